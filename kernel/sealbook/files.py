@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -13,14 +14,18 @@ from typing import BinaryIO
 #: hidden, and are recognised by this infix.
 TEMPORARY_INFIX = ".sealbook-"
 
+#: What file systems and kernels without O_TMPFILE answer (open(2)).
+_NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], *, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Open a temporary file for writing and give it its final name when the block succeeds.
 
-    The data is fsynced before the rename and the directory after it. When the block raises,
-    the temporary file is removed and whatever had the final name is untouched. A process
-    that is killed leaves a hidden temporary file, never a partial file under the final name.
+    The data is fsynced before it gets a name and the directory after it. When the block raises,
+    nothing is left and whatever had the final name is untouched. The same where the process is
+    killed, on file systems that have ``O_TMPFILE``; elsewhere a hidden file may be left over,
+    never a partial one under the final name.
 
     Parameters
     ----------
@@ -36,16 +41,34 @@ def atomic_write(path: str | os.PathLike[str], *, mode: int = 0o666) -> Iterator
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name[:200]}{TEMPORARY_INFIX}{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    descriptor, named = _open_temporary(temporary, mode)
     try:
         with open(descriptor, "r+b", buffering=0) as file:
             yield file
             os.fsync(file.fileno())
+            if not named:
+                # Linking cannot replace a file, renaming can: the name is hidden for an instant.
+                # The directory descriptor is ignored beside an absolute path, but makes Python call
+                # linkat with AT_SYMLINK_FOLLOW, without which the link in /proc itself is linked.
+                source = f"/proc/self/fd/{file.fileno()}"
+                os.link(source, temporary, src_dir_fd=file.fileno(), follow_symlinks=True)
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(target.parent)
+
+
+def _open_temporary(temporary: Path, mode: int) -> tuple[int, bool]:
+    """Return a descriptor, and whether its file already has the temporary name."""
+    try:
+        # No name at all until it is complete. Needs /proc for linking it afterwards.
+        if Path("/proc/self/fd").is_dir():
+            return os.open(temporary.parent, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, mode), False
+    except OSError as error:
+        if error.errno not in _NO_TMPFILE:
+            raise
+    return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), True
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o666) -> None:

@@ -1,0 +1,45 @@
+# Everything a person calls. The work is done by the programs named here; make only orders it.
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help venv demo lab test test-all bench lint format lock clean browser
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv:
+	@.ci/venv
+
+demo: venv ## install sealbook and run the quickstart notebook on an attested (simulated) kernel
+	@$(PYTHON) -m sealbook demo notebooks/01-quickstart.ipynb --output notebooks/executed/01-quickstart.ipynb
+
+lab: venv ## open JupyterLab on the notebooks
+	@$(PYTHON) -m sealbook install --quiet
+	@$(PYTHON) -m sealbook lab notebooks
+
+browser:
+	@.ci/browser
+
+test: venv browser ## run the tests
+	@$(PYTHON) -m pytest -n 2 --dist loadgroup -m "not slow" $(ARGS)
+
+test-all: venv browser ## run the tests, also those that take minutes
+	@$(PYTHON) -m pytest -n 2 --dist loadgroup $(ARGS)
+
+bench: venv ## measure everything the README gives as a ratio
+	@$(PYTHON) tests/benchmarks/run.py $(ARGS)
+
+lint: venv ## ruff, mypy and the lock files' agreement
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+
+format: venv ## let ruff format and fix
+	@$(PYTHON) -m ruff check --fix .
+	@$(PYTHON) -m ruff format .
+
+lock: venv ## resolve pyproject.toml again into the lock files
+	@$(PYTHON) .ci/lock
+
+clean: ## remove what make and the notebooks made
+	rm -rf .venv notebooks/executed notebooks/sealed .pytest_cache .mypy_cache .ruff_cache .hypothesis

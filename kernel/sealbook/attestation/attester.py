@@ -1,0 +1,43 @@
+"""The one thing the rest of sealbook asks of an enclave: a quote over 64 bytes."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from sealbook.attestation.quote import REPORT_DATA_BYTES
+
+
+@runtime_checkable
+class Attester(Protocol):
+    """Makes evidence about the process it runs in.
+
+    Attributes
+    ----------
+    tee
+        The kind of trusted execution environment: ``"sgx"``.
+    simulated
+        True when no hardware stands behind the evidence.
+    """
+
+    @property
+    def tee(self) -> str: ...
+
+    @property
+    def simulated(self) -> bool: ...
+
+    def quote(self, report_data: bytes) -> bytes:
+        """Return a quote that carries exactly these 64 bytes.
+
+        Raises
+        ------
+        ValueError
+            `report_data` has another length. (Gramine would pad or cut it silently.)
+        """
+        ...
+
+
+def check_report_data(report_data: bytes) -> bytes:
+    """Return `report_data` if it has 64 bytes; every attester calls this first."""
+    if len(report_data) != REPORT_DATA_BYTES:
+        raise ValueError(f"report data has {REPORT_DATA_BYTES} bytes, not {len(report_data)}")
+    return bytes(report_data)

@@ -1,0 +1,196 @@
+"""Which certificate may do what: the roles dcap-qvl does not look at.
+
+dcap-qvl verifies that every chain ends in the configured root. It does not ask whether a
+TCB info was signed by the TCB signer and not by some processor's PCK, whether a PCK was
+issued by a PCK CA and not by the root, nor does it look at the CRL issuer chain or at the root
+certificate a chain carries. The names are those of Intel's "SGX PCK Certificate and CRL
+Profile Specification", section 2; a simulated platform's begin with SIMULATED instead of Intel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+
+from sealbook.attestation.collateral import Collateral
+from sealbook.attestation.policy import INTEL_ROOT, SIMULATED_MARK, TrustRoot
+from sealbook.attestation.quote import MalformedQuoteError, Quote
+from sealbook.attestation.result import Refusal
+
+#: Intel's SGX extension of PCK certificates.
+SGX_EXTENSION = x509.ObjectIdentifier("1.2.840.113741.1.13.1")
+PCK = "PCK Certificate"
+PCK_CAS = ("PCK Processor CA", "PCK Platform CA")
+TCB_SIGNER = "TCB Signing"
+
+_SUSPECT = "Do not trust this evidence; somebody combined certificates in a way their issuer does not."
+_RENEW = "Fetch the platform's collateral again, from its maker."
+
+
+def check_root(quote: Quote, root: TrustRoot) -> Iterator[Refusal]:
+    """The chain in the quote ends in the policy's root (attack cases 14, 15)."""
+    certificates = _of_quote(quote)
+    if certificates is None:
+        return
+    found = certificates[-1]
+    if _is_root(found, root):
+        return
+    if root.simulated and _spki(found) == _spki(INTEL_ROOT.certificate):
+        yield Refusal(
+            "trust-root",
+            "The evidence claims genuine Intel hardware, but the policy admits one simulated platform only.",
+            'Use a policy with trust_root = "intel" for hardware.',
+        )
+    elif not root.simulated and SIMULATED_MARK in _common_name(found):
+        yield Refusal(
+            "trust-root",
+            "The evidence comes from a simulated platform, but the policy demands genuine Intel hardware.",
+            "Run the enclave on SGX hardware, or use a policy that pins the simulated root to try things out.",
+        )
+    else:
+        which = "simulated platform" if root.simulated else "maker of hardware"
+        yield Refusal(
+            "trust-root",
+            f"The evidence comes from another {which} than the one the policy trusts.",
+            "Use the policy that belongs to this platform, or write one with `sealbook policy init`.",
+        )
+
+
+def check_pck_chain(quote: Quote, root: TrustRoot) -> Iterator[Refusal]:
+    """PCK, PCK CA and root are three certificates in these roles (cases 20, 21, 22)."""
+    certificates = _of_quote(quote)
+    if certificates is None:
+        yield Refusal("pck-chain", "The quote's certificate chain cannot be read.", _SUSPECT)
+        return
+    pck, authority, anchor = certificates
+    if not _has_role(pck, root, (PCK,)) or _is_authority(pck) or not _has_sgx_extension(pck):
+        yield Refusal(
+            "pck-role", "The certificate that vouches for the quoting enclave is not a PCK.", _SUSPECT
+        )
+    if (
+        not _has_role(authority, root, PCK_CAS)
+        or not _is_authority(authority)
+        or _spki(authority) == _spki(anchor)
+    ):
+        yield Refusal(
+            "pck-issuer", "The PCK certificate was not issued by a PCK certificate authority.", _SUSPECT
+        )
+    if pck.issuer != authority.subject or authority.issuer != anchor.subject:
+        yield Refusal("pck-chain", "The certificates in the quote do not follow from each other.", _SUSPECT)
+
+
+def check_statement_signers(collateral: Collateral, root: TrustRoot) -> Iterator[Refusal]:
+    """TCB info and QE identity are signed by the TCB signer (case 22)."""
+    for what, chain in (
+        ("TCB info", collateral.tcb_info_issuer_chain),
+        ("QE identity", collateral.qe_identity_issuer_chain),
+    ):
+        certificates = _load(chain)
+        if certificates is None or len(certificates) != 2:
+            yield Refusal("tcb-signer", f"The certificate chain of the {what} cannot be read.", _RENEW)
+            continue
+        signer, anchor = certificates
+        if (
+            not _has_role(signer, root, (TCB_SIGNER,))
+            or _is_authority(signer)
+            or _has_sgx_extension(signer)
+            or signer.issuer != root.certificate.subject
+        ):
+            yield Refusal(
+                "tcb-signer", f"The {what} was not signed by the platform maker's TCB signer.", _RENEW
+            )
+        if not _is_root(anchor, root):
+            yield Refusal("tcb-signer", f"The certificate chain of the {what} ends in another root.", _RENEW)
+
+
+def check_crl_issuer(quote: Quote, collateral: Collateral, root: TrustRoot) -> Iterator[Refusal]:
+    """The CRL's issuer chain is that of the quote's PCK CA (garbage there is part of case 19)."""
+    certificates = _of_quote(quote)
+    chain = _load(collateral.pck_crl_issuer_chain)
+    if certificates is None:
+        return
+    if chain is None or len(chain) != 2:
+        yield Refusal(
+            "crl-issuer", "The certificate chain of the PCK revocation list cannot be read.", _RENEW
+        )
+        return
+    issuer, anchor = chain
+    expected = certificates[1]
+    if issuer.subject != expected.subject or _spki(issuer) != _spki(expected) or not _is_root(anchor, root):
+        yield Refusal(
+            "crl-issuer", "The PCK revocation list belongs to another certificate authority.", _RENEW
+        )
+
+
+def check_pck_copy(quote: Quote, collateral: Collateral) -> Iterator[Refusal]:
+    """A PCK chain beside the quote must be the quote's own (case 58); it is never used."""
+    if collateral.pck_certificate_chain is None:
+        return
+    certificates = _of_quote(quote)
+    copy = _load(collateral.pck_certificate_chain)
+    if certificates is None:
+        return
+    if copy is None or list(copy[:2]) != list(certificates[:2]):
+        yield Refusal(
+            "pck-copy", "The collateral carries the certificates of another platform than the quote.", _RENEW
+        )
+
+
+def _of_quote(quote: Quote) -> Sequence[x509.Certificate] | None:
+    try:
+        certificates = quote.certificates
+    except MalformedQuoteError:
+        return None
+    return certificates if len(certificates) == 3 else None
+
+
+def _load(chain: str) -> Sequence[x509.Certificate] | None:
+    if chain.count("-----BEGIN CERTIFICATE-----") > 4:
+        return None
+    try:
+        return x509.load_pem_x509_certificates(chain.rstrip("\0").encode())
+    except ValueError:
+        return None
+
+
+def _has_role(certificate: x509.Certificate, root: TrustRoot, roles: tuple[str, ...]) -> bool:
+    prefix = f"{SIMULATED_MARK} SGX" if root.simulated else "Intel SGX"
+    return _common_name(certificate) in [f"{prefix} {role}" for role in roles]
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(names[0].value) if len(names) == 1 else ""
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+
+
+def _has_sgx_extension(certificate: x509.Certificate) -> bool:
+    return any(extension.oid == SGX_EXTENSION for extension in certificate.extensions)
+
+
+def _is_root(certificate: x509.Certificate, root: TrustRoot) -> bool:
+    """Equal, or (Intel has issued its root more than once) the same self-signed name and key."""
+    if certificate == root.certificate:
+        return True
+    if certificate.subject != root.certificate.subject or _spki(certificate) != _spki(root.certificate):
+        return False
+    try:
+        certificate.verify_directly_issued_by(certificate)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
+
+
+def _spki(certificate: x509.Certificate) -> bytes:
+    return certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )

@@ -1,0 +1,350 @@
+"""The attestation result: what was established about the evidence, and why it was refused if it was.
+
+Words of RFC 9334 (RATS); trustworthiness claims and tiers of draft-ietf-rats-ar4si;
+:meth:`AttestationResult.to_ear` writes the claims of draft-ietf-rats-ear-04.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from sealbook.attestation import intel
+from sealbook.errors import InputError, RefusedError
+
+#: EAR profile of results about hardware.
+EAR_PROFILE = "tag:ietf.org,2026:rats/ear#04"
+#: EAR profile of results about simulated evidence: a consumer that does not know it must reject it.
+SIMULATED_EAR_PROFILE = "urn:sealbook:ear:simulated:1"
+VERIFIER_DEVELOPER = "urn:sealbook:verifier"
+
+# AR4SI trustworthiness values (tiers: none -1..1, affirming 2..31, warning 32..95, contraindicated 96..127).
+NONE = 0
+AFFIRMING = 2
+WARNING = 32
+UNRECOGNIZED = 33
+CONTRAINDICATED = 96
+UNRECOGNIZED_HARDWARE = 97
+CRYPTO_FAILED = 99
+
+
+class AttestationRefusedError(RefusedError):
+    """The evidence was not accepted; the sentence says why and what to do.
+
+    Attributes
+    ----------
+    result
+        The whole :class:`AttestationResult`.
+    """
+
+    def __init__(self, message: str, result: AttestationResult) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One reason against the evidence.
+
+    Attributes
+    ----------
+    check
+        Short stable name of the check, for programs: ``"tcb-status"``.
+    reason
+        A plain sentence: what is wrong.
+    remedy
+        A plain sentence: what to do.
+    """
+
+    check: str
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class TrustVector:
+    """AR4SI trustworthiness vector; 0 means that no claim is made."""
+
+    instance_identity: int = NONE
+    configuration: int = NONE
+    executables: int = NONE
+    file_system: int = NONE
+    hardware: int = NONE
+    runtime_opaque: int = NONE
+    storage_opaque: int = NONE
+    sourced_data: int = NONE
+
+    @property
+    def status(self) -> str:
+        """The worst tier of all claims: the EAR status."""
+        worst = max((abs(value) if value < 0 else value) for value in asdict(self).values())
+        return tier(worst)
+
+
+def tier(value: int) -> str:
+    """Name the AR4SI tier of one trustworthiness value."""
+    if -1 <= value <= 1:
+        return "none"
+    if value < 32:
+        return "affirming"
+    return "warning" if value < 96 else "contraindicated"
+
+
+@dataclass(frozen=True)
+class PlatformFacts:
+    """What the verified collateral says about the machine; empty strings where it says nothing."""
+
+    fmspc: str = ""
+    ppid: str = ""
+    platform_instance_id: str = ""
+    sgx_type: int | None = None
+    dynamic_platform: str = ""
+    cached_keys: str = ""
+    smt_enabled: str = ""
+    tcb_date: datetime | None = None
+    tcb_eval_data_number: int | None = None
+    qe_tcb_eval_data_number: int | None = None
+    pck_crl_number: int | None = None
+    root_crl_number: int | None = None
+
+
+@dataclass(frozen=True)
+class AttestationResult:
+    """What the verifier found.
+
+    Attributes
+    ----------
+    status
+        ``"affirming"``, ``"warning"``, ``"contraindicated"`` or ``"none"``. Simulated evidence is always
+        contraindicated: nobody who reads only this word takes it for hardware.
+    accepted
+        Whether the policy admits the evidence. Exactly when there are no refusals.
+    root
+        ``"intel"`` or ``"simulated"``: the root the policy names.
+    bound
+        Whether all 64 bytes of REPORTDATA were compared with expected ones.
+    times
+        Aware datetimes in UTC.
+
+    Raises
+    ------
+    ValueError
+        The parts contradict each other, for example a simulated root without the label.
+    """
+
+    status: str
+    accepted: bool
+    trust_vector: TrustVector
+    mrenclave: str
+    mrsigner: str
+    isv_prod_id: int | None
+    isv_svn: int | None
+    tcb_status: str
+    advisories: tuple[str, ...]
+    root: str
+    root_fingerprint: str
+    simulated: bool
+    platform: PlatformFacts
+    verified_at: datetime
+    collateral_expires_at: datetime | None
+    policy_id: str
+    policy_digest: str
+    identity: str
+    report_data: str
+    evidence_id: str
+    bound: bool = False
+    refusals: tuple[Refusal, ...] = ()
+
+    def __post_init__(self) -> None:
+        genuine_root = self.root_fingerprint == intel.ROOT_CA_FINGERPRINT
+        if self.simulated == genuine_root or (self.root == "intel") != genuine_root:
+            raise ValueError("a result about simulated evidence must say so, and no other may")
+        if self.root not in ("intel", "simulated"):
+            raise ValueError("the root is intel or simulated")
+        if self.accepted == bool(self.refusals):
+            raise ValueError("evidence is accepted exactly when nothing is refused")
+        if self.status != (self.trust_vector.status if self.accepted else "contraindicated"):
+            raise ValueError("the status does not follow from the trust vector and the decision")
+        if self.accepted and (not self.identity or not self.mrenclave or not self.evidence_id):
+            raise ValueError("accepted evidence has an identity")
+        if self.simulated and self.accepted and self.status != "contraindicated":
+            raise ValueError("simulated evidence is contraindicated")
+        for when in (self.verified_at, self.collateral_expires_at, self.platform.tcb_date):
+            if when is not None and when.tzinfo is None:
+                raise ValueError("times are aware")
+
+    def require(self) -> AttestationResult:
+        """Return the result if the evidence was accepted.
+
+        Raises
+        ------
+        AttestationRefusedError
+            Otherwise; one sentence with the first refusal and how many more there are.
+        """
+        if self.accepted:
+            return self
+        first, *others = self.refusals
+        more = f" (and {len(others)} more reason{'s' if len(others) > 1 else ''})" if others else ""
+        reason = first.reason.rstrip(".")
+        remedy = first.remedy[:1].lower() + first.remedy[1:].rstrip(".")
+        raise AttestationRefusedError(f"{reason}{more}; {remedy}.", self)
+
+    @property
+    def label(self) -> str:
+        """``"attested"``, ``"simulated"`` or ``"refused"``."""
+        if not self.accepted:
+            return "refused"
+        return "simulated" if self.simulated else "attested"
+
+    def summary(self) -> str:
+        """Return one line for a person; it contains "simulated" whenever the root is."""
+        measured = f"measurement {self.mrenclave[:16]}..." if self.mrenclave else "no measurement"
+        where = "simulated enclave (no hardware protection)" if self.simulated else "genuine SGX enclave"
+        if not self.accepted:
+            count = len(self.refusals)
+            where = "simulated" if self.simulated else "Intel"
+            return f"Refused under policy {self.policy_id!r} ({where} root): {self.refusals[0].reason}" + (
+                f" ({count - 1} more)" if count > 1 else ""
+            )
+        return (
+            f"Attested {where}, {measured}, admitted as {self.identity!r} by policy "
+            f"{self.policy_id!r}, TCB {self.tcb_status}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-safe form; :meth:`from_dict` reads it."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> AttestationResult:
+        """Rebuild a result, with the same cross-checks as a new one.
+
+        Raises
+        ------
+        InputError
+            A field is missing, unknown or of the wrong kind, or the fields contradict each other.
+        """
+        try:
+            return _build(cls, data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"This is not an attestation result ({error}).") from None
+
+    def to_ear(self) -> dict[str, Any]:
+        """Return the claims of an EAT Attestation Result (draft-ietf-rats-ear-04), unsigned."""
+        from sealbook import __version__
+
+        return {
+            "eat_profile": SIMULATED_EAR_PROFILE if self.simulated else EAR_PROFILE,
+            "iat": int(self.verified_at.timestamp()),
+            "ear.verifier-id": {"build": f"sealbook {__version__}", "developer": VERIFIER_DEVELOPER},
+            "submods": {
+                "kernel": {
+                    "ear.status": self.status,
+                    "ear.trustworthiness-vector": {
+                        name.replace("_", "-"): value
+                        for name, value in asdict(self.trust_vector).items()
+                        if value != NONE
+                    },
+                    "ear.appraisal-policy-id": f"{self.policy_id}:sha256:{self.policy_digest}",
+                    "sealbook.accepted": self.accepted,
+                    "sealbook.simulated": self.simulated,
+                    "sealbook.root": self.root_fingerprint,
+                    "sealbook.evidence": {
+                        "id": self.evidence_id,
+                        "mrenclave": self.mrenclave,
+                        "mrsigner": self.mrsigner,
+                        "isv-prod-id": self.isv_prod_id,
+                        "isv-svn": self.isv_svn,
+                        "report-data": self.report_data,
+                        "bound": self.bound,
+                        "tcb-status": self.tcb_status,
+                        "advisories": list(self.advisories),
+                    },
+                    "sealbook.refusals": [asdict(refusal) for refusal in self.refusals],
+                }
+            },
+        }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return value
+
+
+_SCALARS: dict[str, type | tuple[type, ...]] = {
+    "status": str,
+    "accepted": bool,
+    "mrenclave": str,
+    "mrsigner": str,
+    "isv_prod_id": (int, type(None)),
+    "isv_svn": (int, type(None)),
+    "tcb_status": str,
+    "root": str,
+    "root_fingerprint": str,
+    "simulated": bool,
+    "policy_id": str,
+    "policy_digest": str,
+    "identity": str,
+    "report_data": str,
+    "evidence_id": str,
+    "bound": bool,
+}
+
+
+def _build(cls: type[AttestationResult], data: Mapping[str, Any]) -> AttestationResult:
+    _same_fields(data, AttestationResult)
+    for name, kind in _SCALARS.items():
+        if not isinstance(data[name], kind):
+            raise TypeError(f"{name} is of the wrong kind")
+    vector = data["trust_vector"]
+    _same_fields(vector, TrustVector)
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in vector.values()):
+        raise TypeError("trust_vector has whole numbers")
+    platform = dict(data["platform"])
+    _same_fields(platform, PlatformFacts)
+    platform["tcb_date"] = _time(platform["tcb_date"])
+    refusals = []
+    for refusal in data["refusals"]:
+        _same_fields(refusal, Refusal)
+        if not all(isinstance(value, str) for value in refusal.values()):
+            raise TypeError("a refusal is made of sentences")
+        refusals.append(Refusal(**refusal))
+    if not all(isinstance(advisory, str) for advisory in data["advisories"]):
+        raise TypeError("advisories are names")
+    verified_at = _time(data["verified_at"])
+    if verified_at is None:
+        raise TypeError("verified_at is missing")
+    return cls(
+        **{name: data[name] for name in _SCALARS},
+        trust_vector=TrustVector(**vector),
+        advisories=tuple(data["advisories"]),
+        platform=PlatformFacts(**platform),
+        verified_at=verified_at,
+        collateral_expires_at=_time(data["collateral_expires_at"]),
+        refusals=tuple(refusals),
+    )
+
+
+def _same_fields(data: Mapping[str, Any], kind: type) -> None:
+    expected = {part.name for part in fields(kind)}
+    given = set(data)
+    if given != expected:
+        odd = sorted(map(str, given ^ expected))[0][:40]
+        raise KeyError(odd)
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    when = datetime.fromisoformat(text)
+    if when.tzinfo is None:
+        raise ValueError("times have a zone")
+    return when.astimezone(UTC)

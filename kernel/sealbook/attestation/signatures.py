@@ -1,0 +1,169 @@
+"""Every signature, certificate, revocation and TCB comparison: done by dcap-qvl, said in sentences."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+import dcap_qvl
+
+from sealbook.attestation.claims import VerifiedClaims
+from sealbook.attestation.collateral import Collateral
+from sealbook.attestation.policy import Policy
+from sealbook.attestation.quote import Quote
+from sealbook.attestation.result import Refusal
+
+_RENEW = "Fetch the platform's current collateral and verify again."
+_CLOCK = "Check this machine's clock, then fetch the platform's current collateral."
+_SUSPECT = "Do not trust this evidence; attest again, and if it stays so, treat the platform as compromised."
+
+#: dcap-qvl 0.7 has no error codes: patterns of its messages, what they mean and what to do.
+_SENTENCES: tuple[tuple[str, str, str, str], ...] = (
+    (
+        r"debug",
+        "debug",
+        "The enclave runs in debug mode, so the host can read its memory.",
+        "Run the enclave without debug.",
+    ),
+    (
+        r"issue date is in the future|issueDate",
+        "collateral-time",
+        "The collateral was issued after the present time.",
+        _CLOCK,
+    ),
+    (
+        r"CRL.*expired|CrlExpired|CRL.*not yet|CRL.*future",
+        "collateral-time",
+        "A revocation list has expired.",
+        _RENEW,
+    ),
+    (
+        r"(TCB ?Info|QE ?Identity).*expired|nextUpdate",
+        "collateral-time",
+        "The platform's collateral has expired.",
+        _RENEW,
+    ),
+    (
+        r"CertExpired|CertNotValidYet|certificate.*expired|not valid yet",
+        "certificate-time",
+        "A certificate in the chain is not valid at the present time.",
+        _CLOCK,
+    ),
+    (
+        r"CertRevoked|[Rr]evoked",
+        "revoked",
+        "A certificate or TCB level of the platform has been revoked.",
+        _SUSPECT,
+    ),
+    (
+        r"[Ff]mspc.*mismatch|FMSPC",
+        "fmspc",
+        "The collateral is for another kind of processor.",
+        "Fetch the collateral for the quote's FMSPC.",
+    ),
+    (r"CRL|Crl", "revocation-list", "A revocation list is missing, forged or from another issuer.", _RENEW),
+    (
+        r"QE report hash|QE.*report.?data|report data.*mismatch",
+        "qe-binding",
+        "The quoting enclave does not vouch for the key that signed the quote.",
+        _SUSPECT,
+    ),
+    (
+        r"QE report signature|[Qq]e.?[Rr]eport.*signature",
+        "qe-signature",
+        "The quoting enclave's report is not signed by the platform.",
+        _SUSPECT,
+    ),
+    (
+        r"mrsigner|MRSIGNER|isvprodid|QE.*prod|[Mm]iscselect|[Aa]ttributes|QE identity|QEIdentity|EnclaveIdentity",
+        "quoting-enclave",
+        "The quoting enclave is not the one the platform's maker vouches for.",
+        _SUSPECT,
+    ),
+    (r"TCB ?Info|tcb_?info|TCBInfo", "tcb-info", "The TCB info is forged, damaged or not for SGX.", _RENEW),
+    (
+        r"No matching TCB level|TCB level",
+        "tcb-level",
+        "The platform's TCB is below every level its maker lists.",
+        "Update the platform's firmware and microcode.",
+    ),
+    (
+        r"ISV enclave report|quote signature|enclave report signature",
+        "signature",
+        "The quote's signature does not match its content.",
+        _SUSPECT,
+    ),
+    (
+        r"UnknownIssuer|issuer|[Cc]ertificate|[Ss]ignature|BadDer|CaUsedAsEndEntity|EndEntityUsedAsCa",
+        "chain",
+        "A signature or certificate does not lead to the policy's root of trust.",
+        _SUSPECT,
+    ),
+)
+
+
+def verify_signatures(
+    verifier: dcap_qvl.QuoteVerifier, quote: Quote, collateral: Collateral, policy: Policy, now: datetime
+) -> tuple[VerifiedClaims | None, list[Refusal]]:
+    """Verify `quote` with dcap-qvl at `now`.
+
+    Returns
+    -------
+    claims
+        None when a signature, certificate or the collateral is not good.
+    refusals
+        Empty when everything, also the policy as far as dcap-qvl knows it, is good. When only the
+        policy says no there are claims *and* a refusal ``"dcap-policy"``, so that our own checks can
+        say which rule it was.
+    """
+    seconds = int(now.timestamp())
+    parts = collateral.for_dcap_qvl()
+    try:
+        claims = verifier.verify_with_policy(quote.raw, parts, seconds, _dcap_policy(policy, seconds))
+        return VerifiedClaims.read(claims), []
+    except ValueError as error:
+        strict = str(error)
+    try:
+        # Same moment again: the policy's clock is separate from the verifier's in dcap-qvl.
+        claims_only = dcap_qvl.QuotePolicy.claims_only(seconds)
+        claims = verifier.verify_with_policy(quote.raw, parts, seconds, claims_only)
+    except ValueError as error:
+        return None, [_refusal(str(error))]
+    return VerifiedClaims.read(claims), [
+        Refusal(
+            "dcap-policy",
+            f"The platform does not meet the policy ({_cause(strict)}).",
+            "Update the platform, or admit its state in the policy's [tcb] table.",
+        )
+    ]
+
+
+def _dcap_policy(policy: Policy, seconds: int) -> dcap_qvl.QuotePolicy:
+    tcb = policy.tcb
+    rules = dcap_qvl.QuotePolicy.strict(seconds)
+    for status in tcb.allowed_statuses:
+        rules = rules.allow_status(status)
+    if tcb.rejected_advisories:
+        rules = rules.reject_advisories(list(tcb.rejected_advisories))
+    if tcb.grace_seconds:
+        rules = rules.platform_grace_period(tcb.grace_seconds).qe_grace_period(tcb.grace_seconds)
+    if tcb.min_tcb_eval_data_number:
+        rules = rules.min_tcb_eval_data_number(tcb.min_tcb_eval_data_number)
+    return (
+        rules.allow_dynamic_platform(tcb.allow_dynamic_platform)
+        .allow_cached_keys(tcb.allow_cached_keys)
+        .allow_smt(tcb.allow_smt)
+        .accepted_sgx_types(list(tcb.sgx_types))
+    )
+
+
+def _refusal(message: str) -> Refusal:
+    for pattern, check, reason, remedy in _SENTENCES:
+        if re.search(pattern, message):
+            return Refusal(check, f"{reason[:-1]} ({_cause(message)}).", remedy)
+    return Refusal("verification", f"The quote could not be verified ({_cause(message)}).", _SUSPECT)
+
+
+def _cause(message: str) -> str:
+    first = message.removeprefix("Verification failed: ").partition("\n")[0].strip().rstrip(".")
+    return first[:160] or "no cause given"

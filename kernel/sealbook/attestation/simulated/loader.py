@@ -1,0 +1,69 @@
+"""The loader of the simulated enclave: measures, in a process of its own, what a kernel will run.
+
+On hardware the loader measures an enclave before its first instruction. Here a second interpreter,
+started with the kernel's own flags so that it has the kernel's own ``sys.path``, measures the
+files while the kernel imports them: on a second core this costs the start nothing. Whoever writes a
+policy measures in the same way (:func:`measure_kernel`), so that both always mean the same files.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+
+from sealbook.attestation.simulated.measurement import Measurement, measure
+from sealbook.errors import RefusedError
+
+#: ``-I``: no PYTHONPATH, no user site, no working directory on ``sys.path``, so that what is measured is all
+#: there is to import. ``-B``: no bytecode written into what is measured.
+ISOLATED = ("-I", "-B")
+
+
+class Measuring:
+    """A measurement under way."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, *ISOLATED, "-m", __name__],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def result(self) -> Measurement:
+        """Wait for it.
+
+        Raises
+        ------
+        RefusedError
+            It failed; the sentence is the measuring process's own.
+        """
+        output, errors = self._process.communicate()
+        if self._process.returncode != 0:
+            cause = errors.strip().rpartition("\n")[2] or "no cause given"
+            raise RefusedError(f"What the kernel runs could not be measured: {cause}")
+        fields = json.loads(output)
+        return Measurement(
+            mrenclave=bytes.fromhex(fields["mrenclave"]),
+            files=fields["files"],
+            roots=tuple(fields["roots"]),
+            seconds=fields["seconds"],
+        )
+
+
+def measure_kernel() -> Measurement:
+    """Measure what a simulated kernel of this installation runs."""
+    return Measuring().result()
+
+
+def main() -> None:
+    """Print the measurement of this very interpreter's installation as JSON."""
+    measured = measure()
+    print(json.dumps(asdict(measured) | {"mrenclave": measured.mrenclave.hex()}))
+
+
+if __name__ == "__main__":
+    main()

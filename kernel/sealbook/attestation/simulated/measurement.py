@@ -1,0 +1,417 @@
+"""MRENCLAVE of a simulated enclave: one digest over every file the kernel can load code from.
+
+What is measured (:func:`runtime_roots`): the interpreter and its shared library, the standard
+library, each site-packages directory on ``sys.path``, each directory a ``.pth`` file adds (editable
+installs), ``PYTHONPATH``, and sealbook's own package.
+
+Each directory has a digest: SHA-256 over one line ``name NUL kind NUL size NUL digest LF`` for each file or
+link in it, sorted by name; the digest is SHA-256 of the content, or of a link's target. MRENCLAVE is SHA-256
+over a header and one line ``label NUL relative path NUL digest LF`` for each directory, sorted. (No name has
+a NUL in it and digests have one length, so no two trees give the same bytes.) Labels say what a root is and
+not where it lies, so equal trees have equal measurements. What a link leads to outside the roots is
+measured as a root of its own, ``linked/0`` and so on.
+
+Byte code: files in ``__pycache__`` that this interpreter loads (its cache tag) are what runs, so they
+are measured; those of other interpreters and of pytest's assertion rewriting are never
+loaded and are not. Byte code written later would change the measurement, so kernels run with
+``sys.dont_write_bytecode`` and :func:`settle_bytecode` compiles everything before a policy is made.
+
+Speed: a cache remembers each directory's digest under a fingerprint of the (name, device, inode, size, ctime)
+of all its entries, so that measuring again costs one walk with stat. Whatever changes a file (content,
+mode, mtime, name) sets its ctime to the present, and no program can set it otherwise; files that changed within the
+last two seconds are not trusted to the cache, as one more change might carry the same time. The cache is a speed aid of the *simulated*
+platform: whoever can write it can run anything here anyway.
+"""
+
+from __future__ import annotations
+
+import compileall
+import contextlib
+import hashlib
+import json
+import os
+import re
+import site
+import stat
+import sys
+import sysconfig
+import time
+from array import array
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sealbook import paths
+from sealbook.encoding import canonical_json
+from sealbook.errors import InputError
+from sealbook.files import write_bytes
+
+_VERSION = 1
+_CACHE_NAME = "measurement-cache.json"
+_MAX_CACHE_BYTES = 256 * 1024 * 1024
+#: A file changed more recently than this could change again within the same clock tick.
+_SETTLED_NS = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured.
+
+    Attributes
+    ----------
+    mrenclave
+        32 bytes.
+    files
+        How many files the digest covers.
+    roots
+        Their labels and places, ``"site-packages/0 = /path"``.
+    seconds
+        How long it took.
+    """
+
+    mrenclave: bytes
+    files: int = 0
+    roots: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+def measure(
+    *,
+    roots: Mapping[str, str | os.PathLike[str]] | None = None,
+    extra_roots: Mapping[str, str | os.PathLike[str]] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    use_cache: bool = True,
+) -> Measurement:
+    """Measure what this interpreter runs.
+
+    Parameters
+    ----------
+    roots
+        Label to file or directory; by default :func:`runtime_roots`.
+    extra_roots
+        Measured besides.
+    cache
+        The cache file; by default one in the simulated platform's directory. Absent, damaged or
+        unwritable, it is done without.
+    use_cache
+        False to read every byte again.
+
+    Raises
+    ------
+    InputError
+        A root does not exist or cannot be read: a measurement that left something out would be wrong.
+    """
+    started = time.perf_counter()
+    places = {**(runtime_roots() if roots is None else roots), **(extra_roots or {})}
+    store = _Cache(_cache_file(cache) if use_cache else None)
+    walk = _Walk(store)
+    try:
+        for label, place in sorted(places.items()):
+            walk.add(label, Path(place).absolute())
+        walk.follow_links()
+        mrenclave = walk.digest()
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or 'A file'} cannot be measured ({error.strerror}); make it readable and do not "
+            "change the installation meanwhile."
+        ) from None
+    store.save()
+    return Measurement(
+        mrenclave=mrenclave,
+        files=walk.files,
+        roots=tuple(f"{label} = {place}" for label, place in walk.roots),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def runtime_roots() -> dict[str, Path]:
+    """Return what this interpreter loads code from, by label."""
+    roots: dict[str, Path] = {"python": Path(sys.executable).resolve()}
+    library = sysconfig.get_config_var("LDLIBRARY")
+    if sysconfig.get_config_var("Py_ENABLE_SHARED") and library:
+        shared = Path(sysconfig.get_config_var("LIBDIR") or "") / library
+        if shared.exists():
+            roots["libpython"] = shared.resolve()
+    settings = Path(sys.prefix) / "pyvenv.cfg"
+    if settings.exists():
+        roots["pyvenv"] = settings
+    standard = {Path(sysconfig.get_path("stdlib")), Path(os.__file__).parent}
+    standard |= {Path(entry) for entry in sys.path if Path(entry).name == "lib-dynload"}
+    sites = _site_directories()
+    added = [place for directory in sites for place in _pth_directories(directory)]
+    named = [] if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    added += [Path(entry) for entry in named if entry]
+    groups = {
+        "stdlib": sorted(standard),
+        "site-packages": sites,
+        "path": added,
+        "sealbook": [Path(__file__).parents[2]],
+    }
+    taken: list[Path] = []
+    for label, places in groups.items():
+        number = 0
+        for place in places:
+            resolved = place.resolve()
+            if not resolved.is_dir() or any(_covers(root, resolved) for root in taken):
+                continue
+            taken.append(resolved)
+            roots[f"{label}/{number}"] = resolved
+            number += 1
+    return roots
+
+
+def settle_bytecode(roots: Mapping[str, str | os.PathLike[str]] | None = None) -> None:
+    """Compile every stale or missing byte code file, so that nothing is written lazily later.
+
+    Files that do not compile (templates, other Pythons' syntax) and directories that cannot be
+    written are left as they are.
+    """
+    for place in (runtime_roots() if roots is None else roots).values():
+        directory = Path(place)
+        if not directory.is_dir() or not os.access(directory, os.W_OK):
+            continue
+        # A standard library often holds the site-packages of another environment: not ours to touch.
+        foreign = "|".join(re.escape(str(directory / name)) for name in _OTHER_PACKAGES)
+        with contextlib.suppress(OSError):
+            compileall.compile_dir(
+                directory,
+                maxlevels=64,
+                quiet=2,
+                workers=os.cpu_count() or 1,
+                rx=re.compile(f"^(?:{foreign})/"),
+            )
+
+
+def _site_directories() -> list[Path]:
+    known = {*site.getsitepackages()}
+    if site.ENABLE_USER_SITE:
+        known.add(site.getusersitepackages())
+    return [
+        Path(entry)
+        for entry in dict.fromkeys(sys.path)
+        if entry and (entry in known or Path(entry).name in ("site-packages", "dist-packages"))
+    ]
+
+
+def _pth_directories(directory: Path) -> Iterator[Path]:
+    """Yield the directories that .pth files in a site-packages directory put on the path, as site.py does."""
+    with contextlib.suppress(OSError):
+        for file in sorted(directory.glob("*.pth")):
+            for line in file.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines():
+                entry = line.strip()
+                if entry and not entry.startswith(("#", "import ", "import\t")):
+                    yield directory / entry
+
+
+def _covers(root: Path, place: Path) -> bool:
+    """Whether measuring `root` measures `place` too."""
+    if not place.is_relative_to(root):
+        return False
+    below = place.relative_to(root).parts
+    return not below or below[0] not in _OTHER_PACKAGES
+
+
+#: Directly below a root these are left out: they are roots of their own where they are on the path.
+_OTHER_PACKAGES = ("dist-packages", "site-packages")
+
+
+def _cache_file(cache: str | os.PathLike[str] | None) -> Path:
+    return Path(cache) if cache is not None else paths.simulated_platform_dir() / _CACHE_NAME
+
+
+class _Cache:
+    """Digests by directory: ``{place: [fingerprint, digest, files, outward links]}`` in a JSON file."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.old = self._load()
+        self.new: dict[str, list[Any]] = {}
+
+    def save(self) -> None:
+        """Write what changed; without success measuring is only slower."""
+        if self._path is None or self.new == self.old:
+            return
+        document = {"version": _VERSION, "entries": self.new}
+        with contextlib.suppress(OSError, UnicodeEncodeError):
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_bytes(self._path, canonical_json(document), mode=0o600)
+
+    def _load(self) -> dict[str, list[Any]]:
+        if self._path is None:
+            return {}
+        try:
+            if self._path.stat().st_size > _MAX_CACHE_BYTES:
+                return {}
+            document = json.loads(self._path.read_bytes())
+            entries = document["entries"] if document["version"] == _VERSION else {}
+            if not all(
+                len(entry) == 4
+                and len(entry[1]) == 64
+                and isinstance(entry[2], int)
+                and isinstance(entry[3], list)
+                for entry in entries.values()
+            ):
+                return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return {}
+        return dict(entries)
+
+
+@dataclass
+class _Directory:
+    """The loose files of one directory: hashed already (from the cache), or to be hashed."""
+
+    label: str
+    relative: str
+    place: str
+    fingerprint: str
+    names: list[str]
+    settled: bool
+    entry: list[Any] | None
+
+
+class _Walk:
+    """One pass over the roots."""
+
+    def __init__(self, cache: _Cache) -> None:
+        self._cache = cache
+        self._suffix = f".{sys.implementation.cache_tag}."
+        self._newest_settled = time.time_ns() - _SETTLED_NS
+        self._directories: list[_Directory] = []
+        self.roots: list[tuple[str, Path]] = []
+        self.files = 0
+
+    def add(self, label: str, place: Path) -> None:
+        """Walk one root."""
+        self.roots.append((label, place))
+        status = place.stat()
+        if not stat.S_ISDIR(status.st_mode):
+            numbers = array("q", (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns))
+            self._record(label, "", str(place), [""], numbers, status.st_ctime_ns)
+            return
+        pending = [""]
+        while pending:
+            relative = pending.pop()
+            self._scan(label, str(place), relative, pending)
+
+    def follow_links(self) -> None:
+        """Hash what is new, and walk whatever links lead to outside the roots, until nothing is left."""
+        done = 0
+        linked = 0
+        while done < len(self._directories):
+            fresh = self._directories[done:]
+            done = len(self._directories)
+            self._hash([directory for directory in fresh if directory.entry is None])
+            targets = sorted(
+                {target for each in fresh if each.entry and each.entry[3] for target in each.entry[3]}
+            )
+            for target in targets:
+                place = Path(target)
+                if place.exists() and not any(_covers(root.resolve(), place) for _, root in self.roots):
+                    self.add(f"linked/{linked}", place)
+                    linked += 1
+
+    def digest(self) -> bytes:
+        """Return MRENCLAVE; everything has been hashed."""
+        lines = []
+        for directory in self._directories:
+            entry = directory.entry
+            if entry is None:  # pragma: no cover - follow_links hashes all
+                raise AssertionError("a directory was not hashed")
+            lines.append(
+                b"%b\0%b\0%b\n"
+                % (directory.label.encode(), os.fsencode(directory.relative), entry[1].encode())
+            )
+            self.files += entry[2]
+            if directory.settled:
+                self._cache.new[directory.place] = entry
+        result = hashlib.sha256(b"sealbook measurement %d\n" % _VERSION)
+        for line in sorted(lines):
+            result.update(line)
+        return result.digest()
+
+    def _scan(self, label: str, root: str, relative: str, pending: list[str]) -> None:
+        place = f"{root}/{relative}" if relative else root
+        compiled = place.endswith("/__pycache__")
+        names: list[str] = []
+        numbers = array("q")  # of the entries, packed: formatting them would take as long as the stat calls
+        newest = 0
+        with os.scandir(place) as entries:
+            for entry in entries:
+                name = entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    if relative or name not in _OTHER_PACKAGES:
+                        pending.append(f"{relative}/{name}" if relative else name)
+                    continue
+                if compiled and not self._loaded(name):
+                    continue
+                status = entry.stat(follow_symlinks=False)
+                changed = status.st_ctime_ns
+                if changed > newest:
+                    newest = changed
+                names.append(name)
+                numbers.extend((status.st_dev, status.st_ino, status.st_size, changed))
+        self._record(label, relative, place, names, numbers, newest)
+
+    def _record(
+        self, label: str, relative: str, place: str, names: list[str], numbers: array[int], newest: int
+    ) -> None:
+        packed = "\0".join(names).encode("utf-8", "surrogateescape") + b"\0" + numbers.tobytes()
+        fingerprint = hashlib.sha256(packed).hexdigest()
+        known = self._cache.old.get(place)
+        self._directories.append(
+            _Directory(
+                label=label,
+                relative=relative,
+                place=place,
+                fingerprint=fingerprint,
+                names=names,
+                settled=newest < self._newest_settled,
+                entry=known if known is not None and known[0] == fingerprint else None,
+            )
+        )
+
+    def _loaded(self, name: str) -> bool:
+        """Whether this interpreter would load a file in __pycache__ (or it is no byte code at all)."""
+        if not name.endswith(".pyc"):
+            return True
+        return self._suffix in name and "-pytest-" not in name
+
+    def _hash(self, directories: list[_Directory]) -> None:
+        if not directories:
+            return
+        files = [
+            (f"{directory.place}/{name}" if name else directory.place)
+            for directory in directories
+            for name in directory.names
+        ]
+        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+            described = iter(list(pool.map(_describe, files, chunksize=1)))
+        for directory in directories:
+            lines, outward = [], []
+            for name in directory.names:
+                line, target = next(described)
+                lines.append(os.fsencode(name) + b"\0" + line)
+                if target is not None:
+                    outward.append(target)
+            digest = hashlib.sha256(b"".join(sorted(lines))).hexdigest()
+            directory.entry = [directory.fingerprint, digest, len(directory.names), sorted(outward)]
+
+
+def _describe(path: str) -> tuple[bytes, str | None]:
+    """Return the listing's line for a file or link without its name, and where a link leads."""
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode):
+        target = os.readlink(path)
+        raw = os.fsencode(target)
+        return b"link\0%d\0%b\n" % (len(raw), hashlib.sha256(raw).hexdigest().encode()), os.path.realpath(
+            path
+        )
+    if not stat.S_ISREG(mode):
+        return b"other\0%d\0%b\n" % (0, hashlib.sha256(b"").hexdigest().encode()), None
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell()
+    return b"file\0%d\0%b\n" % (size, digest.encode()), None

@@ -1,0 +1,159 @@
+"""Sessions: an enclave whose evidence was accepted, on one channel, for a limited time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import MappingProxyType
+
+from sealbook.attestation import AttestationResult, Policy
+from sealbook.encoding import canonical_json
+from sealbook.errors import RefusedError
+
+#: Sessions one broker keeps open; expired ones are dropped first.
+MAX_SESSIONS = 1024
+
+
+class SessionEndedError(RefusedError):
+    """The session was closed, has expired, or was opened by another broker: attest again."""
+
+
+class TooManySessionsError(RefusedError):
+    """The broker, or the policy, allows no further session."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttestedSession:
+    """What a broker knows of an enclave it has verified. Nothing in it is secret.
+
+    Attributes
+    ----------
+    id
+        Names the session in the audit log; knowing it entitles to nothing.
+    channel
+        SHA-256 (hex) of role, audience and claims: the same when the enclave attests anew.
+    result
+        The verdict on the evidence when the session was opened.
+    quote, report_data
+        The evidence, verified again at every release.
+    policy
+        What admitted the session.
+    role, audience, claims
+        What the evidence binds beside the nonce.
+    opened_at, expires_at
+        Aware times (UTC).
+    """
+
+    id: str
+    channel: str
+    result: AttestationResult
+    quote: bytes = field(repr=False)
+    report_data: bytes = field(repr=False)
+    policy: Policy = field(repr=False)
+    role: str
+    audience: str
+    claims: Mapping[str, bytes] = field(repr=False)
+    opened_at: datetime
+    expires_at: datetime
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        result: AttestationResult,
+        quote: bytes,
+        report_data: bytes,
+        policy: Policy,
+        role: str,
+        audience: str,
+        claims: Mapping[str, bytes],
+        now: datetime,
+        lifetime: timedelta,
+    ) -> AttestedSession:
+        """Make the session of accepted evidence; it ends with the collateral if that is earlier."""
+        expires = now + lifetime
+        if result.collateral_expires_at is not None:
+            expires = min(expires, result.collateral_expires_at)
+        bound = {name: base64.b64encode(value).decode() for name, value in claims.items()}
+        return cls(
+            id=secrets.token_hex(8),
+            channel=hashlib.sha256(canonical_json([role, audience, bound])).hexdigest(),
+            result=result,
+            quote=quote,
+            report_data=report_data,
+            policy=policy,
+            role=role,
+            audience=audience,
+            claims=MappingProxyType(dict(claims)),
+            opened_at=now,
+            expires_at=expires,
+        )
+
+
+class SessionTable:
+    """The sessions that one broker has opened and not closed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[str, AttestedSession] = {}
+
+    def add(self, session: AttestedSession, now: datetime, *, limit: int | None = None) -> None:
+        """Keep a new session.
+
+        Parameters
+        ----------
+        limit
+            Sessions that the policy of `session` allows at the same time; an enclave that attests anew on
+            its channel takes no second place.
+
+        Raises
+        ------
+        TooManySessionsError
+            The limit, or :data:`MAX_SESSIONS`, is reached.
+        """
+        with self._lock:
+            if len(self._open) >= MAX_SESSIONS:
+                self._open = {key: each for key, each in self._open.items() if now < each.expires_at}
+            if len(self._open) >= MAX_SESSIONS:
+                raise TooManySessionsError(
+                    f"This broker has {MAX_SESSIONS} open sessions, its limit: shut down unused kernels."
+                )
+            rivals = {
+                each.channel
+                for each in self._open.values()
+                if each.policy.digest == session.policy.digest and now < each.expires_at
+            } - {session.channel}
+            if limit is not None and len(rivals) >= limit:
+                raise TooManySessionsError(
+                    f"The policy '{session.policy.id}' allows {limit} sessions at a time: shut down a kernel."
+                )
+            self._open[session.id] = session
+
+    def close(self, session: AttestedSession) -> bool:
+        """Forget a session; returns whether it was open."""
+        with self._lock:
+            if self._open.get(session.id) is not session:
+                return False
+            del self._open[session.id]
+            return True
+
+    def has_channel(self, channel: str) -> bool:
+        """Tell whether a session on this channel is open."""
+        with self._lock:
+            return any(each.channel == channel for each in self._open.values())
+
+    def require_live(self, session: AttestedSession, now: datetime) -> None:
+        """Raise SessionEndedError unless this very session is open and has not expired."""
+        with self._lock:
+            known = self._open.get(session.id) is session
+        if not known:
+            raise SessionEndedError("This attested session has ended: restart the kernel to attest again.")
+        if not session.opened_at - timedelta(minutes=5) <= now < session.expires_at:
+            raise SessionEndedError(
+                f"This attested session expired at {session.expires_at:%Y-%m-%d %H:%M} UTC: attest again."
+            )

@@ -1,0 +1,385 @@
+"""The messages between a kernel and its broker, and the two ends that speak them.
+
+One frame of canonical JSON (:mod:`sealbook.encoding`) each way, at most 64 KiB, over a channel that is
+already encrypted and whose both ends are authenticated. This module does not make it so.
+
+::
+
+    request   {"v": 1, "id": n, "op": OP, ...}
+    response  {"v": 1, "id": n, "ok": true, "value": {...}}
+              {"v": 1, "id": n, "ok": false, "code": CODE, "error": "one sentence"}
+
+    OP         fields               value
+    ping       -                    {}
+    challenge  -                    {"nonce"}                      base64, 32 bytes
+    attest     quote (base64)       {"result", "expires"}          an AttestationResult
+    result     -                    {"result", "expires"}
+    release    key version purpose  {"key", "version", "secret"}   base64, 32 bytes
+    keys       -                    {"keys": [...]}                names and guards
+    event      action facts         {}                             into the audit log
+
+What the evidence of ``attest`` must bind (role, audience, keys of the channel) is in no message: each end
+takes it from what it knows of the channel itself. A broker that let the peer name it would accept
+evidence relayed from elsewhere; a kernel that quoted what it was sent would make such evidence.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from sealbook.attestation import AttestationResult
+from sealbook.broker.broker import Broker
+from sealbook.broker.session import AttestedSession, SessionEndedError
+from sealbook.encoding import canonical_json, parse_json
+from sealbook.errors import InputError, RefusedError, SealbookError
+from sealbook.sealing import KeyUnavailableError, SealingKey, check_key_name
+
+#: Longest message in bytes.
+MAX_FRAME: Final = 64 * 1024
+
+_VERSION: Final = 1
+
+#: Fields of each request beside v, id and op.
+_FIELDS: Final[Mapping[str, frozenset[str]]] = {
+    "ping": frozenset(),
+    "challenge": frozenset(),
+    "attest": frozenset({"quote"}),
+    "result": frozenset(),
+    "release": frozenset({"key", "version", "purpose"}),
+    "keys": frozenset(),
+    "event": frozenset({"action", "facts"}),
+}
+
+#: What a kernel may report, and of what kind.
+_ACTIONS: Final = frozenset({"sealed", "unsealed", "opened"})
+_FACTS: Final[Mapping[str, type]] = {"path": str, "key": str, "codec": str, "size": int, "version": int}
+_MAX_FACT: Final = 4096
+
+#: Longest sentence, and most keys, in a response, so that it fits a frame.
+_MAX_SENTENCE: Final = 4096
+_MAX_KEYS: Final = 100
+
+_T = TypeVar("_T")
+
+_log = logging.getLogger(__name__)
+
+
+class BrokerChannelError(RefusedError):
+    """The other end of the channel said something that is not a message of this protocol."""
+
+
+@dataclass(frozen=True)
+class KeyEntry:
+    """A key that this session may use; `guard` is "session" for keys in the broker's memory."""
+
+    name: str
+    guard: str
+    version: int
+    description: str = ""
+
+
+class BrokerEndpoint:
+    """The broker's end of one channel.
+
+    Parameters
+    ----------
+    broker
+        Decides.
+    session
+        What was opened when the channel's peer was verified. A peer that attests anew over the channel
+        is held to the same role, audience, claims and policy.
+    """
+
+    def __init__(self, broker: Broker, session: AttestedSession) -> None:
+        self._broker = broker
+        self._session = session
+        self._nonce: bytes | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    @property
+    def session(self) -> AttestedSession:
+        """The present session; another one after the peer attested anew."""
+        return self._session
+
+    def handle(self, frame: bytes) -> bytes:
+        """Answer one request. Never raises; every failure is a response."""
+        number = 0
+        try:
+            request = _parse_request(frame)
+            number = request["id"]
+            if self._closed:
+                raise RefusedError("The broker has closed this channel; restart the kernel.")
+            value = getattr(self, f"_on_{request['op']}")(request)
+            return canonical_json({"v": _VERSION, "id": number, "ok": True, "value": value})
+        except SealbookError as error:
+            return _failure(number, _code(error), str(error))
+        except Exception:
+            # Not the exception's text: it may quote what must not leave.
+            _log.exception("The broker failed to answer a request.")
+            return _failure(number, "internal", "The broker failed; see the log of the Jupyter server.")
+
+    def close(self) -> None:
+        """End the session; every later request is refused."""
+        with self._lock:
+            self._closed = True
+            self._broker.close_session(self._session)
+
+    def _on_ping(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {}
+
+    def _on_challenge(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            self._nonce = self._broker.challenge(self._session.policy)
+            return {"nonce": _b64(self._nonce)}
+
+    def _on_attest(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        quote = _unb64(request["quote"], "quote")
+        with self._lock:
+            nonce, self._nonce = self._nonce, None
+            if nonce is None or self._closed:
+                raise InputError("Evidence answers a challenge: ask for one first.")
+            old = self._session
+            self._session = self._broker.attest(
+                quote,
+                role=old.role,
+                audience=old.audience,
+                nonce=nonce,
+                claims=old.claims,
+                policy=old.policy,
+            )
+            self._broker.close_session(old)
+            return self._result()
+
+    def _on_result(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self._broker.require_live(self._session)
+        return self._result()
+
+    def _on_release(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        name, version, purpose = request["key"], request["version"], request["purpose"]
+        if not isinstance(name, str) or not isinstance(purpose, str):
+            raise InputError("A release names a key and a purpose.")
+        key = self._broker.release(self._session, name, version, purpose)  # type: ignore[arg-type] # it checks
+        return {"key": key.name, "version": key.version, "secret": _b64(key.secret)}
+
+    def _on_keys(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        entries = [
+            {
+                "name": record.name,
+                "guard": record.guard,
+                "version": record.current,
+                "description": record.description,
+            }
+            for record in self._broker.keys(self._session)
+        ]
+        return {"keys": entries[:_MAX_KEYS]}
+
+    def _on_event(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        action, facts = request["action"], request["facts"]
+        if not isinstance(action, str) or action not in _ACTIONS or not isinstance(facts, dict):
+            raise InputError(f"A kernel reports one of: {', '.join(sorted(_ACTIONS))}.")
+        for name, fact in facts.items():
+            if type(fact) is not _FACTS.get(name) or len(str(fact)) > _MAX_FACT:
+                raise InputError(f"An event's facts are {', '.join(_FACTS)}, at most {_MAX_FACT} characters.")
+        self._broker.report(self._session, action, facts)
+        return {}
+
+    def _result(self) -> dict[str, Any]:
+        session = self._session
+        return {"result": session.result.to_dict(), "expires": session.expires_at.isoformat()}
+
+
+class RemoteBroker:
+    """The kernel's end of one channel: a :class:`~sealbook.sealing.KeyProvider` over it.
+
+    Parameters
+    ----------
+    send
+        Sends one frame over the attested channel and returns the answer.
+    evidence
+        Makes a quote over this kernel's own channel and the given 32-byte nonce; the kernel alone decides
+        what else the quote binds. Without it :meth:`attest` refuses.
+    """
+
+    #: Seconds for which a key is known to be the current version; a rotation counts after that.
+    CURRENT_FOR: Final = 30.0
+
+    def __init__(
+        self, send: Callable[[bytes], bytes], *, evidence: Callable[[bytes], bytes] | None = None
+    ) -> None:
+        self._send = send
+        self._evidence = evidence
+        self._lock = threading.RLock()
+        self._number = 0
+        self._keys: dict[tuple[str, int], SealingKey] = {}
+        self._current: dict[str, tuple[int, float]] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def current(self, name: str) -> SealingKey:
+        """Return the version of key `name` that seals; see :meth:`KeyProvider.current`."""
+        with self._lock:
+            version, until = self._current.get(name, (0, 0.0))
+            if time.monotonic() < until:
+                return self._keys[name, version]
+            key = self._release(name, None, "seal")
+            self._current[name] = (key.version, time.monotonic() + self.CURRENT_FOR)
+            return key
+
+    def get(self, name: str, version: int) -> SealingKey:
+        """Return that version of key `name`, to unseal with; see :meth:`KeyProvider.get`."""
+        with self._lock:
+            return self._keys.get((name, version)) or self._release(name, version, "unseal")
+
+    def keys(self) -> tuple[KeyEntry, ...]:
+        """Return the keys this session may use."""
+        return _understood(lambda: tuple(KeyEntry(**entry) for entry in self._ask_again("keys")["keys"]))
+
+    def result(self) -> AttestationResult:
+        """Return the broker's verdict on this kernel."""
+        answer = self._ask("result")
+        return _understood(lambda: AttestationResult.from_dict(answer["result"]))
+
+    def attest(self) -> AttestationResult:
+        """Attest anew: a new challenge, new evidence, and a new verdict.
+
+        Raises
+        ------
+        RefusedError
+            The evidence was refused; the session before it stays.
+        """
+        if self._evidence is None:
+            raise RefusedError("This kernel cannot make new evidence; restart it to attest again.")
+        with self._lock:
+            challenge = self._ask("challenge")
+            nonce = _understood(lambda: _unb64(challenge["nonce"], "nonce"))
+            answer = self._ask("attest", quote=_b64(self._evidence(nonce)))
+            return _understood(lambda: AttestationResult.from_dict(answer["result"]))
+
+    def event(self, action: str, **facts: str | int) -> None:
+        """Have the audit log record what was done with a key: "sealed", "unseal" or "opened"."""
+        # A file's name need not be Unicode; JSON's strings are.
+        sound = {
+            name: fact.encode(errors="backslashreplace").decode() if isinstance(fact, str) else fact
+            for name, fact in facts.items()
+        }
+        self._ask_again("event", action=action, facts=sound)
+
+    def ping(self) -> None:
+        """Return when the broker has answered; raises RefusedError when it does not."""
+        self._ask("ping")
+
+    def forget(self) -> None:
+        """Drop every key from memory."""
+        with self._lock:
+            self._keys.clear()
+            self._current.clear()
+
+    def _release(self, name: str, version: int | None, purpose: str) -> SealingKey:
+        check_key_name(name)
+        try:
+            answer = self._ask_again("release", key=name, version=version, purpose=purpose)
+        except KeyUnavailableError:
+            raise
+        except SealbookError as error:
+            raise KeyUnavailableError(str(error)) from None
+        key = _understood(
+            lambda: SealingKey(answer["key"], answer["version"], _unb64(answer["secret"], "key"))
+        )
+        if key.name != name or version not in (None, key.version):
+            raise BrokerChannelError("The broker answered with another key than was asked for.")
+        self._keys[key.name, key.version] = key
+        return key
+
+    def _ask_again(self, op: str, **fields: Any) -> dict[str, Any]:
+        """Ask; when the session has expired, attest anew and ask once more."""
+        try:
+            return self._ask(op, **fields)
+        except SessionEndedError:
+            if self._evidence is None:
+                raise
+            self.attest()
+            return self._ask(op, **fields)
+
+    def _ask(self, op: str, **fields: Any) -> dict[str, Any]:
+        with self._lock:
+            self._number += 1
+            number = self._number
+            frame = canonical_json({"v": _VERSION, "id": number, "op": op, **fields})
+            if len(frame) > MAX_FRAME:
+                raise InputError(f"The message to the broker is longer than {MAX_FRAME} bytes.")
+            answer = self._send(frame)
+        try:
+            response = parse_json(answer, what="The broker's answer", max_bytes=MAX_FRAME)
+        except InputError as error:
+            raise BrokerChannelError(str(error)) from None
+        if not isinstance(response, dict) or (response.get("v"), response.get("id")) != (_VERSION, number):
+            raise BrokerChannelError("The broker answered another question than was asked.")
+        if response.get("ok") is True and isinstance(response.get("value"), dict):
+            value: dict[str, Any] = response["value"]
+            return value
+        kind = _ERRORS.get(str(response.get("code")), RefusedError)
+        raise kind(str(response.get("error") or "The broker refused."))
+
+
+#: How an error travels: its code, and the class it becomes at the other end. The first that fits counts.
+_ERRORS: Final[Mapping[str, type[SealbookError]]] = {
+    "expired": SessionEndedError,
+    "unavailable": KeyUnavailableError,
+    "input": InputError,
+    "refused": RefusedError,
+}
+
+
+def _code(error: SealbookError) -> str:
+    return next((code for code, kind in _ERRORS.items() if isinstance(error, kind)), "refused")
+
+
+def _failure(number: int, code: str, sentence: str) -> bytes:
+    failure = {"v": _VERSION, "id": number, "ok": False, "code": code, "error": sentence[:_MAX_SENTENCE]}
+    return canonical_json(failure)
+
+
+def _parse_request(frame: bytes) -> dict[str, Any]:
+    request = parse_json(frame, what="The request", max_bytes=MAX_FRAME)
+    if not isinstance(request, dict) or request.get("v") != _VERSION:
+        raise InputError(f"The request is not of version {_VERSION} of the broker's protocol.")
+    number, op = request.get("id"), request.get("op")
+    if type(number) is not int or not 0 <= number < 2**53:
+        raise InputError("The request has no number.")
+    if not isinstance(op, str) or op not in _FIELDS or set(request) != {"v", "id", "op"} | _FIELDS[op]:
+        raise InputError("The request is not one that this broker knows.")
+    try:
+        canonical = canonical_json(request) == frame
+    except (TypeError, ValueError):  # a float, or half a surrogate pair
+        canonical = False
+    if not canonical:
+        raise InputError("The request is not canonical JSON.")
+    return request
+
+
+def _understood(read: Callable[[], _T]) -> _T:
+    """Return what `read` makes of an answer; whatever it stumbles over becomes BrokerChannelError."""
+    try:
+        return read()
+    except (KeyError, TypeError, ValueError, AttributeError, InputError):
+        raise BrokerChannelError("The broker's answer is not one that this kernel knows.") from None
+
+
+def _b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _unb64(text: Any, what: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        raise InputError(f"The {what} is not base64.") from None

@@ -1,0 +1,67 @@
+"""The IPython kernel inside the enclave: stock, less what would open a door past the channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.zmqshell import KernelMagics, ZMQInteractiveShell
+from IPython.core.magic import line_magic, magics_class
+from traitlets import Type
+
+_NO_DEBUGGER = (
+    "The debugger is not available in a sealbook kernel: debugpy would listen on a TCP port that "
+    "anyone on this machine can attach to; use %debug or pdb, which run over the attested channel."
+)
+
+
+@magics_class
+class ChannelMagics(KernelMagics):
+    """Stock kernel magics, with the one about connections answered truthfully."""
+
+    @line_magic
+    def connect_info(self, arg_s: str) -> None:
+        """Say why no second client can connect."""
+        print(
+            "A sealbook kernel admits one client, the one whose key its quote names: there is no "
+            "connection file to share, and --existing cannot attach."
+        )
+
+    @line_magic
+    def qtconsole(self, arg_s: str) -> None:
+        """Say why no second client can connect."""
+        self.connect_info(arg_s)
+
+
+class AttestedShell(ZMQInteractiveShell):
+    """The interactive shell of an attested kernel: stock, but for the magics about connections."""
+
+    def init_magics(self) -> None:
+        """Replace the magics that would describe a connection file."""
+        super().init_magics()
+        self.register_magics(ChannelMagics)
+
+
+class AttestedKernel(IPythonKernel):
+    """An IPython kernel without the debugger."""
+
+    implementation = "sealbook"
+    shell_class = Type(AttestedShell)
+
+    @property
+    def kernel_info(self) -> dict[str, Any]:
+        """The stock reply, without claiming a debugger."""
+        info: dict[str, Any] = dict(super().kernel_info)
+        info["supported_features"] = [f for f in info["supported_features"] if f != "debugger"]
+        return info
+
+    async def do_debug_request(self, msg: dict[str, Any]) -> dict[str, Any]:
+        """Refuse: see the sentence."""
+        return {
+            "type": "response",
+            "request_seq": msg.get("seq", 0),
+            "seq": msg.get("seq", 0),
+            "command": msg.get("command", ""),
+            "success": False,
+            "message": _NO_DEBUGGER,
+        }

@@ -1,0 +1,49 @@
+"""Entry point of the simulated enclave: have everything measured, then be the measured kernel.
+
+That a host measures its own processes proves nothing to anyone who does not trust this host:
+that is what *simulated* means, and every result says it.
+
+Run as ``python -I -B -m sealbook.jupyter.simulated_kernel --registration=tcp://...``, with the flags
+of :data:`sealbook.attestation.simulated.loader.ISOLATED`.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from sealbook import paths
+from sealbook.attestation import Attester
+from sealbook.attestation.simulated import SimulatedPlatform
+from sealbook.attestation.simulated.loader import Measuring
+
+
+class MeasuredAttester:
+    """The simulated platform's attester for this process, once the measuring is done."""
+
+    tee = "sgx"
+    simulated = True
+
+    def __init__(self, measuring: Measuring) -> None:
+        self._measuring = measuring
+
+    @functools.cached_property
+    def _attester(self) -> Attester:
+        platform = SimulatedPlatform.load_or_create(paths.simulated_platform_dir())
+        return platform.attester(self._measuring.result())
+
+    def quote(self, report_data: bytes) -> bytes:
+        """Return a quote over exactly 64 bytes."""
+        return self._attester.quote(report_data)
+
+
+def main() -> None:
+    """Start the kernel; returns when it ended."""
+    measuring = Measuring()
+    # Imported here so that the measuring runs beside the import.
+    from sealbook.jupyter.kernelapp import AttestedKernelApp
+
+    AttestedKernelApp.launch_instance(attester=MeasuredAttester(measuring))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What sealing says when it refuses; on purpose it says very little."""
+
+from __future__ import annotations
+
+from sealbook.errors import InputError, RefusedError
+
+
+class UnsealError(RefusedError):
+    """A sealed file was not opened; nothing of its content was returned or written.
+
+    Tampering, truncation, a wrong key and a wrong context all give this one sentence:
+    whoever feeds files to an enclave must not learn which check a forgery passed.
+
+    Parameters
+    ----------
+    name
+        The file's name as the caller knows it.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} was not unsealed: the file, the key or the context is not the one of the sealing;"
+            " use an intact copy and the right context, and if a key rotation was cut short,"
+            " `sealbook rekey` repairs it."
+        )
+
+
+class KeyUnavailableError(RefusedError):
+    """The key provider does not hand out the key that was asked for."""
+
+
+class NotSealedError(InputError):
+    """The file does not begin like a sealed file.
+
+    Parameters
+    ----------
+    name
+        The file's name as the caller knows it.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is not a file sealed by sealbook; check the path.")
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """There is no such file; also Python's own error, which file systems and libraries look for."""
+
+    # OSError would show "None" for the errno that this has not.
+    __str__ = Exception.__str__

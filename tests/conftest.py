@@ -1,0 +1,69 @@
+"""What all tests share: a user's home of their own, with an installed kernel.
+
+No test sees or touches the data of the person who runs it: the variables below point every
+directory that sealbook, Jupyter or IPython would use into a temporary one before anything is
+imported.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_HOME = Path(tempfile.mkdtemp(prefix="sealbook-tests-"))
+os.environ.update(
+    HOME=str(_HOME),
+    SEALBOOK_HOME=str(_HOME / "sealbook"),
+    JUPYTER_DATA_DIR=str(_HOME / "jupyter"),
+    JUPYTER_RUNTIME_DIR=str(_HOME / "runtime"),
+    JUPYTER_CONFIG_DIR=str(_HOME / "config"),
+    JUPYTER_PLATFORM_DIRS="1",
+    IPYTHONDIR=str(_HOME / "ipython"),
+    # No keyring service of the person's desktop either.
+    PYTHON_KEYRING_BACKEND="keyring.backends.fail.Keyring",
+    # Keras says nothing of the missing GPU, and two workers share two cores.
+    TF_CPP_MIN_LOG_LEVEL="2",
+)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def user_home() -> Path:
+    """The directory that stands for the user's home in this session."""
+    return _HOME
+
+
+@pytest.fixture(scope="session")
+def policy_file(user_home: Path) -> Path:
+    """The policy of this machine's simulated platform and of the code that is installed here."""
+    from datetime import UTC, datetime
+
+    from sealbook import paths
+    from sealbook.attestation import policy_text
+    from sealbook.attestation.simulated import SimulatedPlatform
+    from sealbook.attestation.simulated.loader import measure_kernel
+
+    platform = SimulatedPlatform.load_or_create(paths.simulated_platform_dir())
+    text = policy_text(
+        mrenclave=measure_kernel().mrenclave, root=platform.root_certificate, now=datetime.now(UTC), keys=("*",)
+    )
+    path = paths.policy_dir() / "simulated.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(scope="session")
+def kernel_name(policy_file: Path) -> Iterator[str]:
+    """The installed kernel `sealbook-simulated`."""
+    from sealbook.jupyter import kernelspec
+
+    kernelspec.install(policy=policy_file)
+    yield kernelspec.SIMULATED

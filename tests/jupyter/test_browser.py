@@ -1,0 +1,109 @@
+"""JupyterLab and Notebook 7 in a real browser, on the attested kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from helpers import wait_until
+from nbformat.v4 import new_code_cell, new_notebook
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert program, "The browser tests need chromium: run `sudo apt-get install chromium`, or .ci/browser."
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(
+            executable_path=program,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
+        )
+
+
+@pytest.fixture(scope="module")
+def lab(kernel_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """A running JupyterLab (with Notebook 7 beside it) and its token."""
+    root = tmp_path_factory.mktemp("lab")
+    book = new_notebook(cells=[new_code_cell("import os\nprint('pid', os.getpid(), 6 * 7)")])
+    book.metadata["kernelspec"] = {"name": kernel_name, "display_name": "x", "language": "python"}
+    for name in ("lab", "nb"):
+        nbformat.write(book, root / f"{name}.ipynb")
+    token = "browser-test"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", "--port=0", "--no-browser", "--allow-root", f"--ServerApp.root_dir={root}",
+         "--expose-app-in-browser", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"],
+        env=os.environ | {"JUPYTER_TOKEN": token},
+        stdout=(root / "log").open("wb"),
+        stderr=subprocess.STDOUT,
+    )
+    info = Path(os.environ["JUPYTER_RUNTIME_DIR"]) / f"jpserver-{process.pid}.json"
+    assert wait_until(info.exists, seconds=60), (root / "log").read_text()
+    time.sleep(0.2)
+    yield f"http://127.0.0.1:{json.loads(info.read_text())['port']}", token
+    process.terminate()
+    process.wait(timeout=30)
+
+
+def first_output(page: Page) -> str:
+    output = page.locator(".jp-OutputArea-output").first
+    expect(output).to_contain_text("42", timeout=60_000)
+    return output.inner_text()
+
+
+def run_first_cell(page: Page) -> str:
+    page.locator(".jp-Cell .cm-content").first.click()
+    page.keyboard.press("Shift+Enter")
+    return first_output(page)
+
+
+def screenshot(page: Page, name: str) -> None:
+    """Keep a picture where someone asked for one."""
+    if folder := os.environ.get("SEALBOOK_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def test_jupyterlab_runs_restarts_and_survives_a_crash(browser: Browser, lab: tuple[str, str]) -> None:
+    address, token = lab
+    page = browser.new_page()
+    page.goto(f"{address}/lab/tree/lab.ipynb?token={token}&reset")
+    expect(page.get_by_text("sealbook, simulated enclave").first).to_be_visible(timeout=60_000)
+    first = run_first_cell(page)
+    screenshot(page, "lab")
+
+    page.get_by_role("menuitem", name="Kernel").first.click()
+    page.get_by_text("Restart Kernel and Clear Outputs of All Cells").click()
+    page.get_by_role("button", name="Confirm").or_(page.get_by_role("button", name="Restart")).first.click()
+    expect(page.locator(".jp-OutputArea-output")).to_have_count(0, timeout=30_000)
+    second = run_first_cell(page)
+    assert first != second
+
+    page.locator(".jp-Cell .cm-content").last.click()
+    page.keyboard.type("os._exit(1)")
+    page.keyboard.press("Shift+Enter")
+    expect(page.get_by_text("Kernel Restarting").first).to_be_visible(timeout=60_000)
+    page.get_by_role("button", name="Ok").click()
+    page.wait_for_timeout(3000)
+    third = run_first_cell(page)
+    assert wait_until(lambda: first_output(page) not in (first, second)), third
+    page.close()
+
+
+def test_notebook_7_runs_the_kernel(browser: Browser, lab: tuple[str, str]) -> None:
+    address, token = lab
+    page = browser.new_page()
+    page.goto(f"{address}/notebooks/nb.ipynb?token={token}")
+    expect(page.get_by_text("sealbook, simulated enclave").first).to_be_visible(timeout=60_000)
+    assert "42" in run_first_cell(page)
+    screenshot(page, "notebook")
+    page.close()
