@@ -53,7 +53,10 @@ def policy_file(user_home: Path) -> Path:
 
     platform = SimulatedPlatform.load_or_create(paths.simulated_platform_dir())
     text = policy_text(
-        mrenclave=measure_kernel().mrenclave, root=platform.root_certificate, now=datetime.now(UTC), keys=("*",)
+        mrenclave=measure_kernel().mrenclave,
+        root=platform.root_certificate,
+        now=datetime.now(UTC),
+        keys=("*",),
     )
     path = paths.policy_dir() / "simulated.toml"
     path.write_text(text)

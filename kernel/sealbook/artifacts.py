@@ -6,7 +6,7 @@ import contextlib
 import html
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -251,10 +251,12 @@ def _local(path: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def _explained(path: Path, done: str) -> Any:
+def _explained(path: Path, done: str) -> Iterator[None]:
     """Give an operating system's refusal a sentence."""
     try:
         yield
+    except SealbookError:
+        raise  # some are an OSError too, with a sentence of their own
     except OSError as error:
         raise InputError(f"{path} cannot be {done} ({error.strerror or type(error).__name__}).") from None
 

@@ -214,12 +214,12 @@ def test_open_reads_at_any_position_and_writes_a_stream(tmp_path: Path) -> None:
 
 
 def test_an_exception_in_the_block_leaves_no_file(tmp_path: Path) -> None:
-    class Interrupted(Exception):
+    class InterruptedWorkError(Exception):
         pass
 
-    with pytest.raises(Interrupted), sealbook.open(tmp_path / "x.sealed", "wb") as file:
+    with pytest.raises(InterruptedWorkError), sealbook.open(tmp_path / "x.sealed", "wb") as file:
         file.write(b"half")
-        raise Interrupted
+        raise InterruptedWorkError
     assert list(tmp_path.iterdir()) == []
 
 
@@ -240,7 +240,9 @@ def test_an_exception_in_the_block_leaves_no_file(tmp_path: Path) -> None:
         (lambda d: sealbook.seal(d / "missing", d / "x"), InputError),
     ],
 )
-def test_bad_input_is_one_sentence_and_leaves_nothing(call: Any, error: type[Exception], tmp_path: Path) -> None:
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    call: Any, error: type[Exception], tmp_path: Path
+) -> None:
     with pytest.raises(error) as caught:
         call(tmp_path)
     assert isinstance(caught.value, SealbookError)

@@ -64,7 +64,10 @@ def round_trip(client: BlockingKernelClient) -> float:
         pass
     while True:
         status = client.get_iopub_msg(timeout=30)
-        if status["parent_header"].get("msg_id") == message and status["content"].get("execution_state") == "idle":
+        if (
+            status["parent_header"].get("msg_id") == message
+            and status["content"].get("execution_state") == "idle"
+        ):
             return time.perf_counter() - begin
 
 

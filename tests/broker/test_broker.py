@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -347,25 +348,29 @@ def test_old_versions_unseal_and_the_current_one_seals(world):
         world.broker.release(session, "k", 3)
 
 
+NAME, VERSION, PURPOSE = "is not a key name", "version is a whole number", "to seal or to unseal"
+
+
 @pytest.mark.parametrize(
-    ("name", "version", "purpose"),
+    ("name", "version", "purpose", "cause"),
     [
-        ("../x", None, "seal"),
-        ("K", None, "seal"),
-        ("x" * 10_000, None, "seal"),
-        ("k", 0, "unseal"),
-        ("k", -1, "unseal"),
-        ("k", 2**31, "unseal"),
-        ("k", True, "unseal"),
-        ("k", 1.0, "unseal"),
-        ("k", "1", "unseal"),
-        ("k", None, "export"),
-        ("k", None, ""),
+        ("../x", None, "seal", NAME),
+        ("session/../x", None, "seal", NAME),
+        ("K", None, "seal", NAME),
+        ("x" * 10_000, None, "seal", NAME),
+        ("k", 0, "unseal", VERSION),
+        ("k", -1, "unseal", VERSION),
+        ("k", 2**31, "unseal", VERSION),
+        ("k", True, "unseal", VERSION),
+        ("k", 1.0, "unseal", VERSION),
+        ("k", "1", "unseal", VERSION),
+        ("k", None, "export", PURPOSE),
+        ("k", None, "", PURPOSE),
     ],
 )
-def test_a_malformed_request_is_refused_and_recorded(world, name, version, purpose):
+def test_a_malformed_request_is_refused_and_recorded(world, name, version, purpose, cause):
     world.keyring.create("k", guard="none")
-    with pytest.raises(ReleaseRefusedError):
+    with pytest.raises(ReleaseRefusedError, match=cause):
         world.broker.release(world.attest(), name, version, purpose)
     assert [entry["decision"] for entry in world.events("release")] == ["refused"]
 
@@ -469,6 +474,13 @@ def test_attack_52_a_restart_with_the_clock_set_back_decides_nothing(world):
         world.broker.challenge()
 
 
+def test_attack_52_a_broker_takes_the_last_time_from_its_audit_log(world):
+    world.attest()
+    world.moved -= timedelta(hours=1)
+    with pytest.raises(ClockError, match="behind the last entry"):
+        world.new_broker(clock=world.now).challenge()
+
+
 # -- keys in the broker's memory -----------------------------------------------------------------
 
 
@@ -503,6 +515,13 @@ def test_attack_48_a_session_key_is_guarded_by_the_policy_of_the_session_that_ma
     with pytest.raises(ReleaseRefusedError):
         world.broker.release(session, "session/default")
     assert world.broker.release(session, "session/other").version == 1
+
+
+def test_a_session_key_has_one_version(world):
+    session = world.attest()
+    world.broker.release(session, "session/default")
+    with pytest.raises(ReleaseRefusedError, match="no version 2"):
+        world.broker.release(session, "session/default", 2)
 
 
 def test_the_number_of_session_keys_is_bounded(world, monkeypatch):
@@ -591,12 +610,14 @@ def test_a_measurement_that_is_not_admitted_is_refused(world):
         world.attest()
 
 
-def test_closing_forgets_only_the_very_session(world):
-    table = SessionTable()
+def test_a_copy_of_a_session_is_no_session(world):
     session = world.attest()
+    table = SessionTable()
     table.add(session, world.now())
-    other = world.attest()
-    assert not table.close(other)
+    copy = replace(session, expires_at=session.expires_at + timedelta(days=1))
+    with pytest.raises(SessionEndedError):
+        table.require_live(copy, world.now())
+    assert not table.close(copy)
     assert table.close(session)
 
 

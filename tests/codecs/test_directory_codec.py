@@ -71,7 +71,9 @@ def test_a_directory_with_links_or_devices_is_not_sealed(tree: Path, kind: str) 
     if kind == "fifo":
         os.mkfifo(odd)
     else:
-        odd.symlink_to({"file link": tree / "run.sh", "directory link": tree, "dangling link": "nowhere"}[kind])
+        odd.symlink_to(
+            {"file link": tree / "run.sh", "directory link": tree, "dangling link": "nowhere"}[kind]
+        )
     with pytest.raises(InputError, match="is a link or a device"):
         codec_for(tree).prepare(tree)
 

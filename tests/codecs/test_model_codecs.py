@@ -277,7 +277,9 @@ def keras() -> Any:
 
 
 def small_model(keras: Any) -> Any:
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3, "softmax")])
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3, "softmax")]
+    )
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(X, Y, epochs=1, verbose=0)
     return model
@@ -347,7 +349,10 @@ def test_a_keras_file_that_names_a_foreign_class_is_not_opened(keras: Any) -> No
 def test_a_compressed_keras_file_is_refused(keras: Any) -> None:
     _, content, _ = sealed_bytes(small_model(keras))
     bomb = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as before, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as after:
+    with (
+        zipfile.ZipFile(io.BytesIO(content)) as before,
+        zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as after,
+    ):
         for name in before.namelist():
             after.writestr(name, before.read(name))
     with pytest.raises(ContentError, match="no readable 'keras'"):

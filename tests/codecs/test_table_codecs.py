@@ -12,7 +12,6 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sealbook.errors import InputError
@@ -46,7 +45,9 @@ FRAMES = {
         [[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "x"), ("b", "y")], names=["u", "v"])
     ),
     "small dtypes": pd.DataFrame({"i": np.array([1], "int8"), "f": np.array([1], "float32"), "b": [True]}),
-    "categorical": pd.DataFrame({"c": pd.Categorical(["a", "b", "a"], categories=["b", "a", "z"], ordered=True)}),
+    "categorical": pd.DataFrame(
+        {"c": pd.Categorical(["a", "b", "a"], categories=["b", "a", "z"], ordered=True)}
+    ),
     "times": pd.DataFrame(
         {
             "t": pd.to_datetime(["2026-01-01", None]),
@@ -130,7 +131,10 @@ def test_metadata_of_a_dataframe_says_nothing_of_its_content() -> None:
 
 def test_an_arrow_table_comes_back_with_schema_metadata_and_nested_types() -> None:
     schema = pa.schema(
-        [pa.field("l", pa.list_(pa.int8()), metadata={"unit": "m"}), ("d", pa.dictionary(pa.int8(), pa.string()))],
+        [
+            pa.field("l", pa.list_(pa.int8()), metadata={"unit": "m"}),
+            ("d", pa.dictionary(pa.int8(), pa.string())),
+        ],
         metadata={"k": "v"},
     )
     table = pa.table(

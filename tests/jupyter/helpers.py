@@ -32,6 +32,8 @@ def run(client: BlockingKernelClient, code: str, **kwargs: Any) -> Ran:
         content = message["content"]
         if message["msg_type"] == "stream":
             text.append(content["text"])
+        elif message["msg_type"] == "display_data":
+            text.append(content["data"].get("text/plain", ""))
         elif message["msg_type"] == "execute_result":
             result = content["data"]["text/plain"]
         elif message["msg_type"] == "error":

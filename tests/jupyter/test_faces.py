@@ -42,7 +42,18 @@ def test_nbclient_reports_an_error_of_a_cell(kernel_name: str) -> None:
 def test_nbconvert_executes_a_notebook(kernel_name: str, tmp_path: Path) -> None:
     nbformat.write(notebook("print(6 * 7)", kernel=kernel_name), tmp_path / "a.ipynb")
     subprocess.run(
-        [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", "a.ipynb", "--output", "b.ipynb"],
+        [
+            sys.executable,
+            "-m",
+            "jupyter",
+            "nbconvert",
+            "--to",
+            "notebook",
+            "--execute",
+            "a.ipynb",
+            "--output",
+            "b.ipynb",
+        ],
         cwd=tmp_path,
         check=True,
         capture_output=True,
@@ -69,8 +80,16 @@ class Server:
         self.log = root / "server.log"
         environment = os.environ | {"JUPYTER_TOKEN": self.token}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jupyter_server", "--port=0", "--no-browser", "--allow-root",
-             f"--ServerApp.root_dir={root}", "--KernelRestarter.time_to_dead=0.5"],
+            [
+                sys.executable,
+                "-m",
+                "jupyter_server",
+                "--port=0",
+                "--no-browser",
+                "--allow-root",
+                f"--ServerApp.root_dir={root}",
+                "--KernelRestarter.time_to_dead=0.5",
+            ],
             stdout=self.log.open("wb"),
             stderr=subprocess.STDOUT,
             env=environment,
@@ -110,7 +129,13 @@ class Server:
             content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
             connection.send(
                 json.dumps(
-                    {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell"}
+                    {
+                        "header": header,
+                        "parent_header": {},
+                        "metadata": {},
+                        "content": content,
+                        "channel": "shell",
+                    }
                 )
             )
             text = []
@@ -122,8 +147,6 @@ class Server:
                     text.append(message["content"]["text"])
                 if message["msg_type"] == "execute_result":
                     text.append(message["content"]["data"]["text/plain"])
-                if message["msg_type"] == "execute_reply":
-                    status = message["content"]["status"]
                 if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
                     return "".join(text)
         finally:
@@ -141,7 +164,9 @@ def server(kernel_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     running.stop()
 
 
-def test_a_jupyter_server_runs_interrupts_restarts_and_ends_the_kernel(server: Server, kernel_name: str) -> None:
+def test_a_jupyter_server_runs_interrupts_restarts_and_ends_the_kernel(
+    server: Server, kernel_name: str
+) -> None:
     made = server.call("POST", "kernels", {"name": kernel_name})["id"]
     assert server.run(made, "x = 42\nprint(x)") == "42\n"
     server.call("POST", f"kernels/{made}/interrupt")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import zmq
 from helpers import kernel, run
 from jupyter_client.manager import KernelManager
 
+from sealbook.attestation import Policy, policy_text
 from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.jupyter.curve import CurveKeys
 from sealbook.jupyter.provisioner import AttestedProvisioner
@@ -56,7 +59,9 @@ class ManInTheMiddle:
                     if socket is self._front:
                         peer = envelope[0]
                         self._back.send(
-                            frame if fields["type"] != "hello" else frame.replace(b": ", b":").replace(b", ", b",")
+                            frame
+                            if fields["type"] != "hello"
+                            else frame.replace(b": ", b":").replace(b", ", b",")
                         )
                     else:
                         self._front.send_multipart([peer, frame])
@@ -195,7 +200,14 @@ def test_garbage_at_the_registration_address_does_not_disturb_a_start(kernel_nam
         context: zmq.Context[Any] = zmq.Context()
         noise = context.socket(zmq.DEALER)
         noise.connect(real)
-        for frame in (b"", b"\xff" * 100, b"{}", b"[" * 1000, b'{"type":"evidence"}', b"GET / HTTP/1.1\r\n\r\n"):
+        for frame in (
+            b"",
+            b"\xff" * 100,
+            b"{}",
+            b"[" * 1000,
+            b'{"type":"evidence"}',
+            b"GET / HTTP/1.1\r\n\r\n",
+        ):
             noise.send(frame)
         real_init(self, real, change)
 
@@ -222,8 +234,6 @@ def kernel_under(policy: str | None, tmp_path: Path, name: str = "under-test") -
 
 
 def test_a_measurement_that_the_policy_does_not_list_is_refused(policy_file: Path, tmp_path: Path) -> None:
-    import re
-
     text = re.sub(r'"[0-9a-f]{64}"', '"' + "00" * 32 + '"', policy_file.read_text(), count=1)
     assert text != policy_file.read_text()
     with refused_start(kernel_under(text, tmp_path)) as refused:
@@ -234,9 +244,8 @@ def test_a_measurement_that_the_policy_does_not_list_is_refused(policy_file: Pat
 def test_a_policy_that_asks_for_hardware_refuses_the_simulated_kernel(
     policy_file: Path, tmp_path: Path
 ) -> None:
-    from sealbook.attestation import policy_text
-
-    text = policy_text.hardware_example() if hasattr(policy_text, "hardware_example") else INTEL_POLICY(policy_file)
+    admitted = Policy.load(policy_file).identities[0].mrenclave[0]
+    text = policy_text(mrenclave=admitted, root=None, now=datetime.now(UTC))
     with refused_start(kernel_under(text, tmp_path)) as refused:
         assert "simulated" in str(refused.value).lower() or "Intel" in str(refused.value)
 
@@ -299,10 +308,3 @@ def test_code_that_lies_about_on_the_host_does_not_run_in_the_kernel(
     for path in profile.rglob("*.py"):
         path.unlink()
     assert not ran.exists()
-
-
-def INTEL_POLICY(policy_file: Path) -> str:
-    import tomllib
-
-    assert tomllib.loads(policy_file.read_text())
-    return policy_file.read_text()

@@ -20,7 +20,7 @@ def test_the_kernel_says_what_it_is(manager: KernelManager, client: BlockingKern
 
 
 def test_the_magics_are_there_without_being_loaded(client: BlockingKernelClient) -> None:
-    assert "simulated" in run(client, "%attest\n").text + (run(client, "x = %attest\nprint(x)").text)
+    assert "simulated" in run(client, "%attest").text
 
 
 def test_stdin_works(client: BlockingKernelClient) -> None:
@@ -36,7 +36,11 @@ def test_stdin_works(client: BlockingKernelClient) -> None:
 
 @pytest.mark.parametrize(
     "busy",
-    ["while True: pass", "import time; time.sleep(600)", "import subprocess; subprocess.run(['sleep', '600'])"],
+    [
+        "while True: pass",
+        "import time; time.sleep(600)",
+        "import subprocess; subprocess.run(['sleep', '600'])",
+    ],
     ids=["python", "sleep", "subprocess"],
 )
 def test_an_interrupt_ends_the_cell_and_not_the_kernel(
@@ -48,7 +52,8 @@ def test_an_interrupt_ends_the_cell_and_not_the_kernel(
     reply = client.get_shell_msg(timeout=30)
     assert reply["parent_header"]["msg_id"] == message
     assert reply["content"]["ename"] == "KeyboardInterrupt"
-    assert run(client, "6 * 7").result == "42"
+    # Stock ipykernel aborts what is queued right behind an error; the client asks again.
+    assert wait_until(lambda: run(client, "6 * 7").result == "42")
 
 
 def test_the_heart_beats(client: BlockingKernelClient) -> None:

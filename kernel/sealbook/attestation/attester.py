@@ -20,10 +20,14 @@ class Attester(Protocol):
     """
 
     @property
-    def tee(self) -> str: ...
+    def tee(self) -> str:
+        """Return the kind of environment."""
+        ...
 
     @property
-    def simulated(self) -> bool: ...
+    def simulated(self) -> bool:
+        """Return whether it is simulated."""
+        ...
 
     def quote(self, report_data: bytes) -> bytes:
         """Return a quote that carries exactly these 64 bytes.

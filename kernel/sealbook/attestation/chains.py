@@ -10,6 +10,7 @@ Profile Specification", section 2; a simulated platform's begin with SIMULATED i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -27,11 +28,12 @@ PCK_CAS = ("PCK Processor CA", "PCK Platform CA")
 TCB_SIGNER = "TCB Signing"
 
 _SUSPECT = "Do not trust this evidence; somebody combined certificates in a way their issuer does not."
+_CLOCK = "Check this machine's clock, then fetch the platform's current collateral."
 _RENEW = "Fetch the platform's collateral again, from its maker."
 
 
 def check_root(quote: Quote, root: TrustRoot) -> Iterator[Refusal]:
-    """The chain in the quote ends in the policy's root (attack cases 14, 15)."""
+    """Check that the chain in the quote ends in the policy's root (attack cases 14, 15)."""
     certificates = _of_quote(quote)
     if certificates is None:
         return
@@ -48,7 +50,7 @@ def check_root(quote: Quote, root: TrustRoot) -> Iterator[Refusal]:
         yield Refusal(
             "trust-root",
             "The evidence comes from a simulated platform, but the policy demands genuine Intel hardware.",
-            "Run the enclave on SGX hardware, or use a policy that pins the simulated root to try things out.",
+            "Run the enclave on SGX hardware, or try things out with a policy that pins this root.",
         )
     else:
         which = "simulated platform" if root.simulated else "maker of hardware"
@@ -60,7 +62,7 @@ def check_root(quote: Quote, root: TrustRoot) -> Iterator[Refusal]:
 
 
 def check_pck_chain(quote: Quote, root: TrustRoot) -> Iterator[Refusal]:
-    """PCK, PCK CA and root are three certificates in these roles (cases 20, 21, 22)."""
+    """Check that PCK, PCK CA and root are three certificates in these roles (cases 20, 21, 22)."""
     certificates = _of_quote(quote)
     if certificates is None:
         yield Refusal("pck-chain", "The quote's certificate chain cannot be read.", _SUSPECT)
@@ -83,7 +85,7 @@ def check_pck_chain(quote: Quote, root: TrustRoot) -> Iterator[Refusal]:
 
 
 def check_statement_signers(collateral: Collateral, root: TrustRoot) -> Iterator[Refusal]:
-    """TCB info and QE identity are signed by the TCB signer (case 22)."""
+    """Check that TCB info and QE identity are signed by the TCB signer (case 22)."""
     for what, chain in (
         ("TCB info", collateral.tcb_info_issuer_chain),
         ("QE identity", collateral.qe_identity_issuer_chain),
@@ -107,7 +109,7 @@ def check_statement_signers(collateral: Collateral, root: TrustRoot) -> Iterator
 
 
 def check_crl_issuer(quote: Quote, collateral: Collateral, root: TrustRoot) -> Iterator[Refusal]:
-    """The CRL's issuer chain is that of the quote's PCK CA (garbage there is part of case 19)."""
+    """Check that the CRL's issuer is the quote's PCK CA (dcap-qvl accepts garbage there, case 19)."""
     certificates = _of_quote(quote)
     chain = _load(collateral.pck_crl_issuer_chain)
     if certificates is None:
@@ -125,8 +127,51 @@ def check_crl_issuer(quote: Quote, collateral: Collateral, root: TrustRoot) -> I
         )
 
 
+def check_times(quote: Quote, collateral: Collateral, now: datetime) -> Iterator[Refusal]:
+    """Check that certificates are valid and no revocation list is from the future (cases 16, 19, 52)."""
+    signers = _load(collateral.tcb_info_issuer_chain) or ()
+    identity_signers = _load(collateral.qe_identity_issuer_chain) or ()
+    for certificate in dict.fromkeys((*(_of_quote(quote) or ()), *signers, *identity_signers)):
+        if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+            yield Refusal(
+                "certificate-time",
+                f"The certificate {_common_name(certificate)!r} is not valid now, but from "
+                f"{certificate.not_valid_before_utc:%Y-%m-%d} to {certificate.not_valid_after_utc:%Y-%m-%d}.",
+                _CLOCK,
+            )
+    for what, raw in (("root", collateral.root_ca_crl), ("PCK", collateral.pck_crl)):
+        listed = _load_crl(raw)
+        if listed is not None and listed.last_update_utc > now:
+            yield Refusal(
+                "collateral-time", f"The {what} revocation list was issued after the present time.", _CLOCK
+            )
+
+
+def check_revocation(quote: Quote, collateral: Collateral) -> Iterator[Refusal]:
+    """Look up every certificate (cases 17, 18): dcap-qvl refuses revoked ones too but does not say which."""
+    certificates = _of_quote(quote) or ()
+    signers = (
+        *(_load(collateral.tcb_info_issuer_chain) or ()),
+        *(_load(collateral.qe_identity_issuer_chain) or ()),
+    )
+    for raw, candidates in (
+        (collateral.pck_crl, certificates[:1]),
+        (collateral.root_ca_crl, (*certificates[1:], *signers)),
+    ):
+        listed = _load_crl(raw)
+        if listed is None:
+            continue
+        for certificate in dict.fromkeys(candidates):
+            if listed.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None:
+                yield Refusal(
+                    "revoked",
+                    f"The certificate {_common_name(certificate)!r} has been revoked.",
+                    "Do not use this platform; its maker withdrew its trust.",
+                )
+
+
 def check_pck_copy(quote: Quote, collateral: Collateral) -> Iterator[Refusal]:
-    """A PCK chain beside the quote must be the quote's own (case 58); it is never used."""
+    """Check that a PCK chain beside the quote is the quote's own (case 58); it is never used."""
     if collateral.pck_certificate_chain is None:
         return
     certificates = _of_quote(quote)
@@ -152,6 +197,13 @@ def _load(chain: str) -> Sequence[x509.Certificate] | None:
         return None
     try:
         return x509.load_pem_x509_certificates(chain.rstrip("\0").encode())
+    except ValueError:
+        return None
+
+
+def _load_crl(raw: bytes) -> x509.CertificateRevocationList | None:
+    try:
+        return x509.load_der_x509_crl(raw)
     except ValueError:
         return None
 

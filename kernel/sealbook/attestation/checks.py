@@ -67,7 +67,7 @@ def matching_identity(report: EnclaveReport, policy: Policy) -> Identity | None:
 
 
 def check_policy(a: Appraisal) -> Iterator[Refusal]:
-    """The policy is in force."""
+    """Check that the policy is in force."""
     try:
         a.policy.check_valid(a.now)
     except PolicyError as error:
@@ -76,34 +76,36 @@ def check_policy(a: Appraisal) -> Iterator[Refusal]:
 
 
 def check_root(a: Appraisal) -> Iterator[Refusal]:
-    """Right root of trust."""
+    """Check the root of trust."""
     yield from chains.check_root(a.quote, a.policy.trust_root)
 
 
 def check_chains(a: Appraisal) -> Iterator[Refusal]:
-    """Certificates in their roles."""
+    """Check that certificates are used in their roles, in their time and not revoked."""
     root = a.policy.trust_root
     yield from chains.check_pck_chain(a.quote, root)
     yield from chains.check_statement_signers(a.collateral, root)
     yield from chains.check_crl_issuer(a.quote, a.collateral, root)
+    yield from chains.check_times(a.quote, a.collateral, a.now)
+    yield from chains.check_revocation(a.quote, a.collateral)
     yield from chains.check_pck_copy(a.quote, a.collateral)
 
 
 def check_quoting_enclave(a: Appraisal) -> Iterator[Refusal]:
-    """The quoting enclave's REPORTDATA is SHA-256(key || auth data) and 32 zero bytes (case 31)."""
+    """Check that 32 zero bytes follow the key's hash in the quoting enclave's REPORTDATA (case 31)."""
     if any(a.quote.qe_report.report_data[32:]):
         yield Refusal("qe-binding", "The quoting enclave's report carries more than it should.", _SUSPECT)
 
 
 def check_pce(a: Appraisal) -> Iterator[Refusal]:
-    """The TCB info is for the PCK's provisioning certification enclave (case 24)."""
+    """Check that the TCB info is for the PCK's provisioning certification enclave (case 24)."""
     pce_id = bytes(a.quote.pck.pce_id).hex()
     if str(a.tcb_info.get("pceId", "")).lower() != pce_id:
         yield Refusal("pce-id", "The TCB info is for another provisioning certification enclave.", _RENEW)
 
 
 def check_attributes(a: Appraisal) -> Iterator[Refusal]:
-    """Not debug, initialised, 64-bit, no provisioning or launch key (cases 35, 36)."""
+    """Refuse debug, uninitialised and 32-bit enclaves, and provisioning or launch keys (cases 35, 36)."""
     report = a.quote.report
     flags = int.from_bytes(report.attributes[:8], "little")
     if report.debug:
@@ -121,7 +123,7 @@ def check_attributes(a: Appraisal) -> Iterator[Refusal]:
 
 
 def check_identity(a: Appraisal) -> Iterator[Refusal]:
-    """One entry of the policy admits the enclave (cases 37-40)."""
+    """Check that an entry of the policy admits the enclave (cases 37-40)."""
     report = a.quote.report
     if matching_identity(report, a.policy) is not None:
         return
@@ -130,7 +132,8 @@ def check_identity(a: Appraisal) -> Iterator[Refusal]:
     if candidates is None or (not known and not any(i.mrsigner_only for i in candidates)):
         yield Refusal(
             "measurement",
-            f"The code that runs (measurement {report.mrenclave.hex()[:16]}...) is not one the policy admits.",
+            f"The code that runs (measurement {report.mrenclave.hex()[:16]}...) is not one the policy "
+            "admits.",
             "If you changed or updated something on purpose, review it and write a new policy with "
             "`sealbook policy init`; otherwise find out who changed it.",
         )
@@ -144,7 +147,7 @@ def check_identity(a: Appraisal) -> Iterator[Refusal]:
 
 
 def check_status(a: Appraisal) -> Iterator[Refusal]:
-    """The platform's TCB status is allowed (cases 32, 33)."""
+    """Check that the platform's TCB status is allowed (cases 32, 33)."""
     if a.claims is None:
         return
     allowed = a.policy.tcb.allowed_statuses
@@ -161,14 +164,14 @@ def check_status(a: Appraisal) -> Iterator[Refusal]:
         if level.status.startswith("OutOfDate") and level.status in allowed and a.now - level.date > grace:
             yield Refusal(
                 "tcb-grace",
-                f"The platform's TCB level of {level.date:%Y-%m-%d} is out of date for longer than the policy's "
-                "grace period.",
+                f"The platform's TCB level of {level.date:%Y-%m-%d} is out of date for longer than the "
+                "policy's grace period.",
                 "Update the platform's firmware and microcode, or lengthen tcb.grace_seconds.",
             )
 
 
 def check_advisories(a: Appraisal) -> Iterator[Refusal]:
-    """Every advisory that applies is accepted by name and none is rejected (case 34)."""
+    """Check that every advisory that applies is accepted by name and none rejected (case 34)."""
     if a.claims is None:
         return
     tcb = a.policy.tcb
@@ -188,7 +191,7 @@ def check_advisories(a: Appraisal) -> Iterator[Refusal]:
 
 
 def check_evaluation(a: Appraisal) -> Iterator[Refusal]:
-    """TCB info and QE identity come from one evaluation that is new enough (case 29)."""
+    """Check that TCB info and QE identity come from one evaluation that is new enough (case 29)."""
     if a.claims is None:
         return
     tcb = a.policy.tcb
@@ -208,14 +211,14 @@ def check_evaluation(a: Appraisal) -> Iterator[Refusal]:
     if min(numbers) < tcb.min_tcb_eval_data_number:
         yield Refusal(
             "tcb-evaluation",
-            f"The collateral is from TCB evaluation {min(numbers)}, older than the {tcb.min_tcb_eval_data_number} "
-            "the policy asks for.",
+            f"The collateral is from TCB evaluation {min(numbers)}, older than "
+            f"the {tcb.min_tcb_eval_data_number} the policy asks for.",
             _RENEW,
         )
 
 
 def check_platform(a: Appraisal) -> Iterator[Refusal]:
-    """The machine is of an admitted kind, and not on a deny list (case 56)."""
+    """Check that the machine is of an admitted kind and not on a deny list (case 56)."""
     if a.claims is None:
         return
     tcb, facts = a.policy.tcb, a.claims.platform
@@ -266,7 +269,7 @@ def check_platform(a: Appraisal) -> Iterator[Refusal]:
 
 
 def check_collateral_age(a: Appraisal) -> Iterator[Refusal]:
-    """The collateral is as recent as the policy asks for (case 27)."""
+    """Check that the collateral is as recent as the policy asks for (case 27)."""
     issued = min(
         parse_time(statement.get("issueDate"), what=f"The issue date of the {what}")
         for what, statement in (("TCB info", a.tcb_info), ("QE identity", a.qe_identity))
@@ -287,7 +290,7 @@ def check_collateral_age(a: Appraisal) -> Iterator[Refusal]:
 
 
 def check_rollback(a: Appraisal) -> Iterator[Refusal]:
-    """The collateral is not older than what was seen before (case 53)."""
+    """Check that the collateral is not older than what was seen before (case 53)."""
     if a.claims is None or a.memory is None or not a.policy.collateral.monotonic:
         return
     authority = a.quote.certificates[1].subject.rfc4514_string()
@@ -302,7 +305,7 @@ def check_rollback(a: Appraisal) -> Iterator[Refusal]:
 
 
 def check_report_data(a: Appraisal) -> Iterator[Refusal]:
-    """All 64 bytes of REPORTDATA are the expected ones (cases 41, 43-45)."""
+    """Compare all 64 bytes of REPORTDATA with the expected ones (cases 41, 43-45)."""
     if a.expected_report_data is None:
         return
     if not hmac.compare_digest(a.quote.report.report_data, a.expected_report_data):
@@ -312,6 +315,24 @@ def check_report_data(a: Appraisal) -> Iterator[Refusal]:
             "Attest again; if it stays so, somebody relays or replays evidence.",
         )
 
+
+#: Refusals that mean: dcap-qvl's yes rests on certificates or collateral that do not count.
+BROKEN_ENDORSEMENT = frozenset(
+    {
+        "trust-root",
+        "pck-chain",
+        "pck-role",
+        "pck-issuer",
+        "tcb-signer",
+        "crl-issuer",
+        "pck-copy",
+        "pce-id",
+        "qe-binding",
+        "certificate-time",
+        "collateral-time",
+        "revoked",
+    }
+)
 
 #: In the order in which a person should read the refusals.
 CHECKS: tuple[Check, ...] = (
@@ -336,6 +357,8 @@ def run(appraisal: Appraisal) -> list[Refusal]:
     """Run every check; one that fails to run refuses."""
     refusals: list[Refusal] = []
     for check in CHECKS:
+        if check is check_rollback and any(refusal.check in BROKEN_ENDORSEMENT for refusal in refusals):
+            continue  # collateral that was not issued by the platform's maker must not be remembered
         try:
             refusals += check(appraisal)
         except RefusedError as error:

@@ -137,7 +137,8 @@ class CollateralMemory:
                 raise TypeError("not a number")
         except (InputError, KeyError, TypeError, ValueError, AttributeError):
             raise CollateralMemoryError(
-                f"The memory of collateral {self._path} is damaged; if you know why, delete it and attest again."
+                f"The memory of collateral {self._path} is damaged; if you know why, delete it and "
+                "attest again."
             ) from None
         return seen
 

@@ -75,8 +75,8 @@ class NonceLedger:
             )
         if now - issued > self._ttl:
             raise StaleNonceError(
-                f"The evidence answers a challenge that is older than {self._ttl.total_seconds():.0f} seconds; "
-                "ask for a new challenge and attest again."
+                f"The evidence answers a challenge that is older than {self._ttl.total_seconds():.0f} "
+                "seconds; ask for a new challenge and attest again."
             )
 
     def _forget_expired(self, now: datetime) -> None:

@@ -115,7 +115,7 @@ def policy_text(
         "",
         "# What evidence that passed may have.",
         "[release]",
-        f'keys = {_list(keys)}                 # of those this policy guards; "*" at the end stands for anything',
+        f'keys = {_list(keys)}  # of those this policy guards; "*" at the end stands for anything',
         "roles = []                   # empty: any",
         "audiences = []",
         "ttl_seconds = 43200          # then it must attest again",

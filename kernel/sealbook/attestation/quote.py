@@ -271,7 +271,7 @@ def _certification(auth: bytes) -> tuple[bytes, bytes]:
     chain = auth[offset + 6 :]
     if kind != 5:
         raise MalformedQuoteError(
-            f"The quote's certification data has type {kind}; only type 5 (PCK certificate chain) is accepted."
+            f"The quote's certification data has type {kind}; type 5 (PCK certificate chain) is accepted."
         )
     if length != len(chain):
         raise MalformedQuoteError("The length of the quote's certificate chain does not match its content.")

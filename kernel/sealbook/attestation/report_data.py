@@ -2,7 +2,7 @@
 
 REPORTDATA = SHA-512 over length-prefixed parts::
 
-    "sealbook report data" | version | role | audience | nonce | number of claims | name, value, name, value ...
+    "sealbook report data" | version | role | audience | nonce | number of claims | name | value | ...
 
 Every part is preceded by its length as a 64-bit big-endian integer, so no two different
 inputs give the same bytes, and the claims are sorted by name. The verifier recomputes all 64

@@ -123,6 +123,8 @@ class AttestationResult:
         Whether the policy admits the evidence. Exactly when there are no refusals.
     root
         ``"intel"`` or ``"simulated"``: the root the policy names.
+    identity
+        Name of the policy's entry that admits the enclave; empty when the evidence was refused.
     bound
         Whether all 64 bytes of REPORTDATA were compared with expected ones.
     times
@@ -167,8 +169,10 @@ class AttestationResult:
             raise ValueError("evidence is accepted exactly when nothing is refused")
         if self.status != (self.trust_vector.status if self.accepted else "contraindicated"):
             raise ValueError("the status does not follow from the trust vector and the decision")
-        if self.accepted and (not self.identity or not self.mrenclave or not self.evidence_id):
-            raise ValueError("accepted evidence has an identity")
+        if self.accepted != bool(self.identity):
+            raise ValueError("exactly accepted evidence has an identity")
+        if self.accepted and (not self.mrenclave or not self.evidence_id):
+            raise ValueError("accepted evidence has a measurement and an id")
         if self.simulated and self.accepted and self.status != "contraindicated":
             raise ValueError("simulated evidence is contraindicated")
         for when in (self.verified_at, self.collateral_expires_at, self.platform.tcb_date):

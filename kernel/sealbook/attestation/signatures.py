@@ -13,6 +13,10 @@ from sealbook.attestation.policy import Policy
 from sealbook.attestation.quote import Quote
 from sealbook.attestation.result import Refusal
 
+#: What dcap-qvl says of every fault in a chain; our own checks usually know better which it is.
+CHAIN = "chain"
+#: dcap-qvl admits the signatures but not the platform under the policy.
+DCAP_POLICY = "dcap-policy"
 _RENEW = "Fetch the platform's current collateral and verify again."
 _CLOCK = "Check this machine's clock, then fetch the platform's current collateral."
 _SUSPECT = "Do not trust this evidence; attest again, and if it stays so, treat the platform as compromised."
@@ -20,83 +24,77 @@ _SUSPECT = "Do not trust this evidence; attest again, and if it stays so, treat 
 #: dcap-qvl 0.7 has no error codes: patterns of its messages, what they mean and what to do.
 _SENTENCES: tuple[tuple[str, str, str, str], ...] = (
     (
-        r"debug",
+        r"^Debug mode",
         "debug",
         "The enclave runs in debug mode, so the host can read its memory.",
         "Run the enclave without debug.",
     ),
     (
-        r"issue date is in the future|issueDate",
+        r"issue date is in the future",
         "collateral-time",
         "The collateral was issued after the present time.",
         _CLOCK,
     ),
     (
-        r"CRL.*expired|CrlExpired|CRL.*not yet|CRL.*future",
-        "collateral-time",
-        "A revocation list has expired.",
-        _RENEW,
-    ),
-    (
-        r"(TCB ?Info|QE ?Identity).*expired|nextUpdate",
+        r"CrlExpired|Identity expired|TCBInfo expired|Collateral expired",
         "collateral-time",
         "The platform's collateral has expired.",
         _RENEW,
     ),
     (
-        r"CertExpired|CertNotValidYet|certificate.*expired|not valid yet",
-        "certificate-time",
-        "A certificate in the chain is not valid at the present time.",
-        _CLOCK,
-    ),
-    (
-        r"CertRevoked|[Rr]evoked",
+        r"CertRevoked|TCB status.*Revoked|[Rr]evoked",
         "revoked",
         "A certificate or TCB level of the platform has been revoked.",
         _SUSPECT,
     ),
-    (
-        r"[Ff]mspc.*mismatch|FMSPC",
-        "fmspc",
-        "The collateral is for another kind of processor.",
-        "Fetch the collateral for the quote's FMSPC.",
-    ),
     (r"CRL|Crl", "revocation-list", "A revocation list is missing, forged or from another issuer.", _RENEW),
     (
-        r"QE report hash|QE.*report.?data|report data.*mismatch",
+        r"QE report hash",
         "qe-binding",
         "The quoting enclave does not vouch for the key that signed the quote.",
         _SUSPECT,
     ),
     (
-        r"QE report signature|[Qq]e.?[Rr]eport.*signature",
+        r"qe_report in quote",
         "qe-signature",
         "The quoting enclave's report is not signed by the platform.",
         _SUSPECT,
     ),
     (
-        r"mrsigner|MRSIGNER|isvprodid|QE.*prod|[Mm]iscselect|[Aa]ttributes|QE identity|QEIdentity|EnclaveIdentity",
-        "quoting-enclave",
-        "The quoting enclave is not the one the platform's maker vouches for.",
-        _SUSPECT,
-    ),
-    (r"TCB ?Info|tcb_?info|TCBInfo", "tcb-info", "The TCB info is forged, damaged or not for SGX.", _RENEW),
-    (
-        r"No matching TCB level|TCB level",
-        "tcb-level",
-        "The platform's TCB is below every level its maker lists.",
-        "Update the platform's firmware and microcode.",
-    ),
-    (
-        r"ISV enclave report|quote signature|enclave report signature",
+        r"ISV enclave report signature",
         "signature",
         "The quote's signature does not match its content.",
         _SUSPECT,
     ),
     (
-        r"UnknownIssuer|issuer|[Cc]ertificate|[Ss]ignature|BadDer|CaUsedAsEndEntity|EndEntityUsedAsCa",
-        "chain",
-        "A signature or certificate does not lead to the policy's root of trust.",
+        r"F(?i:mspc)",
+        "fmspc",
+        "The collateral is for another kind of processor.",
+        "Fetch the collateral for the quote's FMSPC.",
+    ),
+    (
+        r"[Ii]dentity.*signature|signature.*[Ii]dentity|tcb_?info.*signature|[Ss]ignature.*tcb_?info",
+        "collateral-signature",
+        "The collateral was changed after it was signed.",
+        _RENEW,
+    ),
+    (
+        r"^QE |QE [Ii]dentity|qe_identity|QeIdentity",
+        "quoting-enclave",
+        "The quoting enclave is not the one the platform's maker vouches for.",
+        _SUSPECT,
+    ),
+    (
+        r"TCB level|[Tt]cb.*not found|matching TCB",
+        "tcb-level",
+        "The platform's TCB is below every level its maker lists.",
+        "Update the platform's firmware and microcode.",
+    ),
+    (r"TCB ?Info|tcb_?info|TCB", "tcb-info", "The TCB info is forged, damaged or not for SGX.", _RENEW),
+    (
+        r"certificate chain|Intel extension|UnknownIssuer|[Cc]ertificate",
+        CHAIN,
+        "A certificate does not lead to the policy's root of trust.",
         _SUSPECT,
     ),
 )
@@ -113,7 +111,7 @@ def verify_signatures(
         None when a signature, certificate or the collateral is not good.
     refusals
         Empty when everything, also the policy as far as dcap-qvl knows it, is good. When only the
-        policy says no there are claims *and* a refusal ``"dcap-policy"``, so that our own checks can
+        policy says no there are claims *and* a refusal :data:`DCAP_POLICY`, so that our own checks can
         say which rule it was.
     """
     seconds = int(now.timestamp())
@@ -131,7 +129,7 @@ def verify_signatures(
         return None, [_refusal(str(error))]
     return VerifiedClaims.read(claims), [
         Refusal(
-            "dcap-policy",
+            DCAP_POLICY,
             f"The platform does not meet the policy ({_cause(strict)}).",
             "Update the platform, or admit its state in the policy's [tcb] table.",
         )
@@ -158,10 +156,11 @@ def _dcap_policy(policy: Policy, seconds: int) -> dcap_qvl.QuotePolicy:
 
 
 def _refusal(message: str) -> Refusal:
+    cause = _cause(message)
     for pattern, check, reason, remedy in _SENTENCES:
-        if re.search(pattern, message):
-            return Refusal(check, f"{reason[:-1]} ({_cause(message)}).", remedy)
-    return Refusal("verification", f"The quote could not be verified ({_cause(message)}).", _SUSPECT)
+        if re.search(pattern, cause):
+            return Refusal(check, f"{reason[:-1]} ({cause}).", remedy)
+    return Refusal("verification", f"The quote could not be verified ({cause}).", _SUSPECT)
 
 
 def _cause(message: str) -> str:

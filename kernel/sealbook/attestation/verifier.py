@@ -30,7 +30,7 @@ from sealbook.attestation.result import (
     Refusal,
     TrustVector,
 )
-from sealbook.attestation.signatures import verify_signatures
+from sealbook.attestation.signatures import CHAIN, DCAP_POLICY, verify_signatures
 from sealbook.errors import RefusedError
 
 _SUSPECT = "Do not trust this evidence; attest again, and if it stays so, treat the platform as compromised."
@@ -129,10 +129,12 @@ class Verifier:
                 memory=self._memory,
             )
         )
-        # dcap-qvl's summary of the policy is only worth reading when our own checks found no reason.
-        if claims is None or not refusals:
-            seen = {refusal.check for refusal in refusals}
-            refusals += [refusal for refusal in signature_refusals if refusal.check not in seen]
+        seen = {refusal.check for refusal in refusals}
+        for refusal in signature_refusals:
+            # dcap-qvl's general words are only worth reading when our own checks found no reason.
+            general = refusal.check in (DCAP_POLICY, CHAIN)
+            if refusal.check not in seen and not (general and refusals):
+                refusals.append(refusal)
         return claims, refusals
 
     def _result(
@@ -166,7 +168,7 @@ class Verifier:
             collateral_expires_at=claims.expires_at if claims else None,
             policy_id=policy.id,
             policy_digest=policy.digest,
-            identity=identity.name if identity else "",
+            identity=identity.name if identity and not refusals else "",
             report_data=report.report_data.hex() if report else "",
             evidence_id=quote.identity if quote else "",
             bound=bound,
@@ -180,7 +182,9 @@ class Verifier:
             return TrustVector(hardware=CRYPTO_FAILED)
         refused = {refusal.check for refusal in refusals}
         simulated = self._policy.simulated
-        if simulated:
+        if refused & checks.BROKEN_ENDORSEMENT:
+            hardware = CRYPTO_FAILED
+        elif simulated:
             hardware = UNRECOGNIZED_HARDWARE
         elif refused & {"tcb-status", "tcb-grace", "advisory", "platform", "platform-denied", "dcap-policy"}:
             hardware = CONTRAINDICATED

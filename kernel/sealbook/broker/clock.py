@@ -69,6 +69,7 @@ class GuardedClock:
         if self._last_seen is not None and now < self._last_seen - self._skew:
             raise ClockError(
                 "This machine's clock is behind the last entry of the audit log "
-                f"({self._last_seen:%Y-%m-%d %H:%M} UTC), so nothing is released: set the clock right."
+                f"({self._last_seen:%Y-%m-%d %H:%M} UTC), so nothing is released: set the clock right, "
+                "or if it is right, move the log away."
             )
         return now

@@ -36,7 +36,7 @@ class OwnerKeys:
         return key
 
     def get(self, name: str, version: int) -> SealingKey:
-        """Return a version to unseal with; raises KeyUnavailableError for a key that an enclave only may have."""
+        """Return a version to unseal with; raises KeyUnavailableError for a guarded key."""
         stored = self._find(name)
         guard = stored.record.guard
         if guard != UNGUARDED and not self._stays_guarded(guard):
@@ -61,6 +61,7 @@ class OwnerKeys:
     def _find(self, name: str) -> StoredKey:
         if name.startswith(SESSION_PREFIX):
             raise KeyUnavailableError(
-                f"The key '{name}' lives in the memory of a running Jupyter server only: use it in a sealbook kernel."
+                f"The key '{name}' lives in the memory of a running Jupyter server only: "
+                "use it in a sealbook kernel."
             )
         return self._keyring.find(name)

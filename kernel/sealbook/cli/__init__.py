@@ -21,6 +21,8 @@ from sealbook.errors import SealbookError
 #: class is taken from typer's public names.
 _ArgumentError: type[Exception] = typer.BadParameter.__mro__[2]
 
+_INTERRUPTED = 130
+
 TRACEBACK_VARIABLE = "SEALBOOK_TRACEBACK"
 
 
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     console.begin(json_output="--json" in arguments)
-    sys.exit(_run(arguments))
+    sys.exit(_run(arguments or ["--help"]))
 
 
 def _run(arguments: list[str]) -> int:
@@ -43,22 +45,31 @@ def _run(arguments: list[str]) -> int:
     try:
         status = app(args=arguments, prog_name="sealbook", standalone_mode=False)
         sys.stdout.flush()
-        return status if isinstance(status, int) else 0
-    except typer.Exit as end:
-        return end.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        console.error("Interrupted.")
-        return 130
+        status = _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain again when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _reader_left()
+    except SystemExit as end:
+        # Typer's answer to a broken pipe; it also ends completion in this way.
+        if isinstance(end.__context__, BrokenPipeError):
+            return _reader_left()
+        raise
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         sentence, status = _explain(error)
         console.error(sentence)
         return status
+    if status == _INTERRUPTED:
+        console.error("Interrupted.")
+    return status if isinstance(status, int) else 0
+
+
+def _reader_left() -> int:
+    """End quietly: whoever read our output has seen enough."""
+    # Python would complain when it flushes what is left.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
+    return 0
 
 
 def _explain(error: Exception) -> tuple[str, int]:

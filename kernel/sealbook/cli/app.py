@@ -7,11 +7,18 @@ from typing import Annotated
 import typer
 
 from sealbook import __version__
-from sealbook.cli import audit, demo, doctor, install, keys, lab, policy, sealed, verify
+from sealbook.cli.audit import app as audit
+from sealbook.cli.demo import demo
+from sealbook.cli.doctor import doctor
+from sealbook.cli.install import install
+from sealbook.cli.keys import app as keys
+from sealbook.cli.lab import lab
+from sealbook.cli.policy import app as policy
+from sealbook.cli.sealed import inspect, rekey, seal, unseal
+from sealbook.cli.verify import verify
 
 app = typer.Typer(
     help="Jupyter for data that nobody but the verified code may see.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -33,15 +40,15 @@ def _options(
     pass
 
 
-app.command("install")(install.install)
-app.command("doctor")(doctor.doctor)
-app.command("seal")(sealed.seal)
-app.command("unseal")(sealed.unseal)
-app.command("inspect")(sealed.inspect)
-app.command("rekey")(sealed.rekey)
-app.command("verify")(verify.verify)
-app.add_typer(policy.app, name="policy")
-app.add_typer(keys.app, name="keys")
-app.add_typer(audit.app, name="audit")
-app.command("lab", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab.lab)
-app.command("demo")(demo.demo)
+app.command("install")(install)
+app.command("doctor")(doctor)
+app.command("seal")(seal)
+app.command("unseal")(unseal)
+app.command("inspect")(inspect)
+app.command("rekey")(rekey)
+app.command("verify")(verify)
+app.add_typer(policy, name="policy")
+app.add_typer(keys, name="keys")
+app.add_typer(audit, name="audit")
+app.command("lab", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
+app.command("demo")(demo)

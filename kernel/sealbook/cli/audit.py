@@ -11,7 +11,7 @@ from sealbook.cli import console
 from sealbook.cli.options import Json
 from sealbook.errors import InputError
 
-app = typer.Typer(help="The log of every decision about a key.", no_args_is_help=True)
+app = typer.Typer(help="The log of every decision about a key.")
 
 _SHOWN_APART = ("seq", "time", "event", "decision", "key", "reasons", "previous", "hash")
 
@@ -69,7 +69,9 @@ def verify(
     from sealbook.cli.keyring_access import user_audit
 
     if head is not None and not re.fullmatch(r"[0-9a-f]{64}", head):
-        raise InputError("A head is 64 lower-case hexadecimal digits, as `sealbook audit show --json` prints it.")
+        raise InputError(
+            "A head is 64 lower-case hexadecimal digits, as `sealbook audit show --json` prints it."
+        )
     verdict = user_audit().verify(expected_head=head)
     document = {
         "ok": verdict.ok,

@@ -10,7 +10,7 @@ from sealbook.cli import console
 from sealbook.cli.options import Json
 from sealbook.errors import InputError
 
-app = typer.Typer(help="The keys on this side, and the policies that guard them.", no_args_is_help=True)
+app = typer.Typer(help="The keys on this side, and the policies that guard them.")
 
 
 def _key_names(incomplete: str) -> list[str]:
@@ -81,7 +81,8 @@ def rotate(name: Name, json: Json = False) -> None:
     user_audit().append("keys", decision="rotated", key=name, version=record.current)
     if not console.emit(record.to_dict()):
         console.line(
-            f"Key '{name}' has version {record.current} now; `sealbook rekey FILE --to {name}` moves files over."
+            f"Key '{name}' has version {record.current} now; "
+            f"`sealbook rekey FILE --to {name}` moves files over."
         )
 
 

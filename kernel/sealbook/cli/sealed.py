@@ -16,7 +16,9 @@ SUFFIX = ".sealed"
 
 Context = Annotated[
     list[str] | None,
-    typer.Option("--context", "-c", metavar="NAME=VALUE", help="Public, bound to the content; may be repeated."),
+    typer.Option(
+        "--context", "-c", metavar="NAME=VALUE", help="Public, bound to the content; may be repeated."
+    ),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, max=64, help="Default: as many as help.")]
 
@@ -24,7 +26,9 @@ Threads = Annotated[int | None, typer.Option(min=1, max=64, help="Default: as ma
 def seal(
     source: Annotated[Path, typer.Argument(help="The file to seal; it stays.")],
     target: Annotated[Path | None, typer.Argument(help=f"Default: SOURCE{SUFFIX}.")] = None,
-    key: Annotated[str, typer.Option("--key", "-k", help="Key to seal with.", autocompletion=_key_names)] = "",
+    key: Annotated[
+        str, typer.Option("--key", "-k", help="Key to seal with.", autocompletion=_key_names)
+    ] = "",
     context_: Context = None,
     threads: Threads = None,
     force: Force = False,
@@ -47,6 +51,7 @@ def seal(
         key=key,
         keys=OwnerKeys(user_keyring(), user_audit()),
         context=bound,
+        sealer={"attested": False},
         threads=threads,
         progress=not json,
     )
@@ -112,7 +117,8 @@ def inspect(
 def rekey(
     files: Annotated[list[Path], typer.Argument(help="Sealed files; only their headers are rewritten.")],
     to: Annotated[
-        str, typer.Option("--to", help="Key whose current version shall open them.", autocompletion=_key_names)
+        str,
+        typer.Option("--to", help="Key whose current version shall open them.", autocompletion=_key_names),
     ] = "",
     json: Json = False,
 ) -> None:
@@ -137,7 +143,9 @@ def rekey(
             console.line(f"{path} opens with key {_keys(info)} now.")
     if failed and len(files) == 1:
         raise failed[0][1]
-    console.emit({"rekeyed": done, "failed": [{"path": str(path), "error": str(error)} for path, error in failed]})
+    console.emit(
+        {"rekeyed": done, "failed": [{"path": str(path), "error": str(error)} for path, error in failed]}
+    )
     for path, refusal in failed:
         console.note(f"sealbook: {path}: {refusal}")
     if failed:

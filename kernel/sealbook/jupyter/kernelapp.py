@@ -134,7 +134,9 @@ class AttestedKernelApp(IPKernelApp):
     def write_connection_file(self, **kwargs: Any) -> None:
         """Write no file: register with evidence, and go on only when it was accepted."""
         registration = handshake.Registration(
-            kernel_key=self._keys.public.decode(), quote=self._evidence(self._challenge.nonce), **self._where()
+            kernel_key=self._keys.public.decode(),
+            quote=self._evidence(self._challenge.nonce),
+            **self._where(),
         )
         self._registrar.send(registration.encode())
         try:

@@ -31,6 +31,9 @@ from sealbook.jupyter.embedded import embedded_broker
 #: Not for the kernel: where this process was given the keyring's passphrase.
 _PRIVATE_ENVIRONMENT = (DESCRIPTOR_VARIABLE,)
 
+#: The exit status of a kernel that has not ended and is not verified (EX_TEMPFAIL of sysexits.h).
+_NOT_YET = 75
+
 
 class AttestedProvisioner(LocalProvisioner):
     """Provisioner of kernels that attest themselves.
@@ -63,6 +66,7 @@ class AttestedProvisioner(LocalProvisioner):
     _context: zmq.Context[Any] | None = None
     _broker_server: BrokerServer
     _channel_open = False
+    _talkable = False
     _endpoint: BrokerEndpoint | None = None
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
@@ -145,12 +149,22 @@ class AttestedProvisioner(LocalProvisioner):
         }
         return self.connection_info
 
+    async def poll(self) -> int | None:
+        """Return None while the kernel runs and may be talked to, else an exit status.
+
+        A kernel that is not verified yet counts as ended: jupyter_server connects a page to
+        whatever is alive, and would connect it to the addresses of the kernel before.
+        """
+        status: int | None = await super().poll()
+        return status if self._talkable or status is not None else _NOT_YET
+
     async def post_launch(self, **kwargs: Any) -> None:
         """Set the HMAC key, now that the connection file is written without it."""
         if self.parent is not None:
             self.parent.session.key = handshake.session_key(
                 self._keys, self._registration.kernel_key.encode(), self._challenge.nonce
             )
+        self._talkable = True
         await super().post_launch(**kwargs)
 
     async def cleanup(self, restart: bool = False) -> None:
@@ -232,6 +246,7 @@ class AttestedProvisioner(LocalProvisioner):
             self._context = None
 
     def _release_channel(self) -> None:
+        self._talkable = False
         self._close_registrar()
         if self._channel_open:
             self._broker_server.close()

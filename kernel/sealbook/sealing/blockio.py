@@ -31,12 +31,17 @@ _REFUSED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
 def aligned_buffer(size: int) -> memoryview:
     """Return `size` bytes of zeroed memory that begin at a page.
 
-    Huge pages, where the kernel has them, halve the cost of handing the buffer to a device.
+    Large ones are made of huge pages where the kernel has them: a device is then told of one page
+    instead of 512, which halves the cost of direct I/O.
     """
-    memory = mmap.mmap(-1, max(size, BLOCK))
-    if size >= _HUGE_PAGE:
+    huge = size // _HUGE_PAGE * _HUGE_PAGE
+    # A length of whole huge pages is what makes the kernel align the mapping to one. Private, because
+    # Python's default, shared memory, gets no huge pages.
+    length = -(-size // _HUGE_PAGE) * _HUGE_PAGE if huge else max(size, BLOCK)
+    memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if huge:
         with contextlib.suppress(AttributeError, OSError):
-            memory.madvise(mmap.MADV_HUGEPAGE)
+            memory.madvise(mmap.MADV_HUGEPAGE, 0, huge)
     return memoryview(memory)[:size]
 
 

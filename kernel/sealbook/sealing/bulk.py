@@ -20,14 +20,13 @@ from sealbook.sealing.keys import KeyProvider
 from sealbook.sealing.progress import byte_progress
 from sealbook.sealing.reader import open_stream, read_header
 from sealbook.sealing.segments import SEGMENT, STREAM_HEADER, TAG
-from sealbook.sealing.writer import open_target
+from sealbook.sealing.writer import atomic_target
 
-#: Segments that one thread reads, encrypts and writes at a time; large requests halve the cost of I/O.
-_BATCH = 8
-#: Bounds the memory: two buffers of a batch for each thread.
-_MAX_THREADS = 8
-#: Segments in flight at a time, over all threads.
+#: Segments that are read, encrypted and written in one go, over all threads. Large requests halve the cost
+#: of I/O, more of them than this gain nothing; two buffers of this size are all the memory that is needed.
 _IN_FLIGHT = 16
+#: More threads than this would make the requests small; a few saturate every disk.
+_MAX_THREADS = 4
 
 
 def seal_file(
@@ -60,7 +59,7 @@ def seal_file(
     codec, codec_metadata, sealer
         Public, for the header: what reads the content again, and who sealed it.
     threads
-        How many work at a time; one for each core that may be used, by default.
+        How many work at a time, up to 4; one for each core that may be used, by default.
     progress
         Show a bar when it takes longer than a second.
 
@@ -232,11 +231,11 @@ class _Work:
 def _run(worker: Callable[[int], Callable[[range], int]], count: int, threads: int | None, bar: Any) -> None:
     """Let `threads` workers, this thread among them, do all segments."""
     if threads is None:
-        threads = len(os.sched_getaffinity(0))
+        threads = len(os.sched_getaffinity(0))  # the cores that this process may use
     if type(threads) is not int or threads < 1:
         raise InputError("The number of threads must be a whole number from 1.")
-    threads = min(threads, _MAX_THREADS, -(-count // 2))
-    size = max(1, min(_BATCH, _IN_FLIGHT // threads, -(-count // threads)))
+    threads = min(threads, _MAX_THREADS, count)
+    size = min(_IN_FLIGHT // threads, -(-count // threads))
     with bar:
         work = _Work(count, size, bar)
         helpers = [
@@ -265,7 +264,7 @@ def _source(stack: contextlib.ExitStack, file: LocalFile) -> BlockFile:
 
 def _target(stack: contextlib.ExitStack, path: str | os.PathLike[str], size: int, *, mode: int) -> BlockFile:
     """Begin an atomic write of `size` bytes."""
-    file = open_target(stack, path, mode=mode)
+    file = stack.enter_context(atomic_target(path, mode=mode))
     # Threads write at their places; a file that grew with each write would have them wait for each other.
     os.truncate(file.fileno(), size)
     blocks = BlockFile(file.fileno(), size=size, flags=os.O_RDWR)

@@ -149,13 +149,15 @@ class SealedFileSystem(ChainedFileSystem):
 class _StagedWriter(SealedWriter):
     """Writes to another name in the store and moves the file to its own when it is complete."""
 
+    _pending = False
+
     def __init__(self, fs: fsspec.AbstractFileSystem, path: str, *, autocommit: bool, **sealing: Any) -> None:
-        self._done = True
         if fs.isdir(path):
             raise InputError(f"{path} is a directory; name a file.")
         self._fs, self._path, self._autocommit = fs, path, autocommit
         self._staged = f"{path}{TEMPORARY_INFIX}{secrets.token_hex(8)}"
         self._below = fs.open(self._staged, "wb")
+        self._pending = True
         try:
             super().__init__(self._below, **sealing)
         except BaseException:
@@ -174,15 +176,16 @@ class _StagedWriter(SealedWriter):
     def commit(self) -> None:
         """Give the closed file its name."""
         self._fs.mv(self._staged, self._path)
+        self._pending = False
 
     def discard(self) -> None:
         """Remove what was written; what had the name is untouched."""
-        written = not self._done or self.info is not None
         super().discard()
-        if written:
+        if self._pending:
             self._clean()
 
     def _clean(self) -> None:
+        self._pending = False
         with contextlib.suppress(Exception):  # what is being reported is why there is something to remove
             self._below.close()
         with contextlib.suppress(FileNotFoundError):

@@ -7,7 +7,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from cryptography.exceptions import InvalidTag
 
@@ -181,6 +181,10 @@ class SealedReader(io.RawIOBase):
         """Return some of the bytes that come next, without moving; makes `readline` fast."""
         with self._lock:
             return bytes(self._at(self._position, max(size, _PEEK)))
+
+    def write(self, _: object, /) -> NoReturn:
+        """Refuse: this file is for reading."""
+        raise io.UnsupportedOperation("not writable")
 
     def close(self) -> None:
         """Close the file and forget what was decrypted."""

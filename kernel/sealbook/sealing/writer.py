@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from sealbook.errors import InputError, SealbookError
 from sealbook.files import atomic_write
 from sealbook.sealing import segments
+from sealbook.sealing.errors import MissingFileError
 from sealbook.sealing.header import (
     HEADER,
     OpenedHeader,
@@ -52,6 +53,10 @@ class SealedWriter(io.RawIOBase):
         What was written, once closed; else None.
     """
 
+    info: SealedInfo | None = None
+    # Whatever fails before there is a target must leave an object that closes quietly.
+    _done = True
+
     def __init__(
         self,
         target: str | os.PathLike[str] | IO[bytes],
@@ -63,10 +68,7 @@ class SealedWriter(io.RawIOBase):
         codec_metadata: Mapping[str, Any] | None = None,
         sealer: Mapping[str, Any] | None = None,
     ) -> None:
-        # Whatever fails before there is a target must leave an object that closes quietly.
-        self._done = True
         super().__init__()
-        self.info: SealedInfo | None = None
         self._opened = new_header(
             keys.current(key), context=context, codec=codec, codec_metadata=codec_metadata, sealer=sealer
         )
@@ -80,7 +82,7 @@ class SealedWriter(io.RawIOBase):
         self._local = isinstance(target, str | os.PathLike)
         if isinstance(target, str | os.PathLike):
             self.name = os.fspath(target)
-            self._file: Any = open_target(self._exit, target)
+            self._file: Any = self._exit.enter_context(atomic_target(target))
             self._file.seek(HEADER)
         else:
             self.name = str(getattr(target, "name", None) or getattr(target, "path", None) or "The file")
@@ -133,6 +135,10 @@ class SealedWriter(io.RawIOBase):
                 done += len(piece)
             self._size += done
             return done
+
+    def readinto(self, _: object, /) -> NoReturn:
+        """Refuse: this file is for writing."""
+        raise io.UnsupportedOperation("not readable")
 
     def discard(self) -> None:
         """Close without result: what was at the path before is still there."""
@@ -198,7 +204,7 @@ class SealedWriter(io.RawIOBase):
         return encode_slot(self._opened.header, self._opened.data_key) * 2
 
     def _write(self, data: Buffer) -> None:
-        with memoryview(data) as view:
+        with memoryview(data) as view, _sentence(self.name):
             done = 0
             while done < len(view):
                 # Some file objects return nothing; those that return a count may have taken less.
@@ -209,17 +215,31 @@ class _DiscardedError(Exception):
     """Ends the with-block of an atomic write without result."""
 
 
-def open_target(stack: contextlib.ExitStack, path: str | os.PathLike[str], *, mode: int = 0o666) -> IO[bytes]:
-    """Enter an atomic write to `path` on `stack`.
+@contextlib.contextmanager
+def atomic_target(path: str | os.PathLike[str], *, mode: int = 0o666) -> Iterator[IO[bytes]]:
+    """Write `path` atomically; see :func:`sealbook.files.atomic_write`.
 
     Raises
     ------
     InputError
-        The directory is missing or may not be written, or the path is a directory.
+        It is a directory, its directory is missing or may not be written, the disk is full.
     """
+    name = os.fspath(path)
     if os.path.isdir(path):  # noqa: PTH112 - a path-like, not always a Path
-        raise InputError(f"{os.fspath(path)} is a directory; name a file.")
+        raise InputError(f"{name} is a directory; name a file.")
+    with _sentence(name), atomic_write(path, mode=mode) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _sentence(name: str) -> Iterator[None]:
+    """Tell a person what the operating system said."""
     try:
-        return stack.enter_context(atomic_write(path, mode=mode))
+        yield
+    except SealbookError:
+        raise
+    except FileNotFoundError:
+        raise MissingFileError(f"There is no directory for {name}; make it first.") from None
     except OSError as error:
-        raise InputError(f"{os.fspath(path)} cannot be written ({error.strerror}).") from None
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"Writing {name} failed ({reason}); nothing was changed there.") from None

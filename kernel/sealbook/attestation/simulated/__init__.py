@@ -12,7 +12,6 @@ from sealbook.attestation.simulated.forge import (
     Forge,
     QuoteSpec,
     ReportSpec,
-    SgxExtensionSpec,
 )
 from sealbook.attestation.simulated.measurement import Measurement, measure, runtime_roots, settle_bytecode
 from sealbook.attestation.simulated.platform import (
@@ -22,6 +21,7 @@ from sealbook.attestation.simulated.platform import (
     SimulatedCollateralSource,
     SimulatedPlatform,
 )
+from sealbook.attestation.simulated.sgx_extension import SgxExtensionSpec
 
 __all__ = [
     "ISV_PROD_ID",

@@ -170,7 +170,7 @@ class Forge:
     pck_crl: bytes
     tcb_info: dict[str, Any]
     qe_identity: dict[str, Any]
-    sgx: SgxExtensionSpec = SgxExtensionSpec()
+    sgx: SgxExtensionSpec = field(default_factory=SgxExtensionSpec)
     root_name: str = ROOT_NAME
     pck_ca_name: str = PCK_CA_NAME
 

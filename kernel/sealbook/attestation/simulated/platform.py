@@ -83,10 +83,10 @@ class SimulatedPlatform:
             raise InputError(
                 f"The simulated platform in {path} cannot be used ({error.strerror or error})."
             ) from None
-        except ValueError:
+        except (ValueError, TypeError):
             raise InputError(
-                f"The simulated platform in {path} is damaged; delete the directory, and write new policies for "
-                "the one that is made next."
+                f"The simulated platform in {path} is damaged; delete the directory, and write new policies "
+                "for the one that is made next."
             ) from None
         return cls(path, forge, signer, clock)
 
@@ -166,7 +166,7 @@ class SimulatedCollateralSource:
         """
         if quote.fmspc != self._platform.fmspc:
             raise RefusedError(
-                "There is no collateral for this platform: the quote is not of the simulated platform of this user."
+                "There is no collateral for this platform: the quote is not of this simulated platform."
             )
         return self._platform.collateral()
 
@@ -224,7 +224,7 @@ def _load(path: Path, now: datetime) -> tuple[Forge, ec.EllipticCurvePrivateKey]
     for name in _KEYS:
         key = serialization.load_pem_private_key((path / f"{name}.key.pem").read_bytes(), None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ValueError("not a P-256 key")
+            raise TypeError("not a P-256 key")
         keys[name] = key
     certificates = {
         name: x509.load_pem_x509_certificate((path / f"{name}.cert.pem").read_bytes())

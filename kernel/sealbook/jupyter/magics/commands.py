@@ -111,7 +111,7 @@ class SealbookMagics(Magics):
         display(KeysView.of(now))
 
     def _variable(self, name: str) -> Any:
-        names: dict[str, Any] = self.shell.user_ns
+        names: dict[str, Any] = {} if self.shell is None else self.shell.user_ns
         if name in names:
             return names[name]
         near = difflib.get_close_matches(name, [known for known in names if not known.startswith("_")], 1)

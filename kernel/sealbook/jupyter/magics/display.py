@@ -23,6 +23,9 @@ _BADGES = {
     "not attested": ("Not attested", "#ffffff", "#b2182b"),
 }
 
+#: Guards that are no policy of the user's, in words.
+_GUARDS = {"none": "no attestation needed", "session": "this kernel's own policy"}
+
 
 @dataclass(frozen=True)
 class AttestationView:
@@ -74,7 +77,7 @@ class KeysView:
         return [
             (
                 entry.name,
-                "no attestation needed" if entry.guard == "none" else f"policy {entry.guard}",
+                _GUARDS.get(entry.guard, f"policy {entry.guard}"),
                 "yes" if entry.usable else "only in an attested kernel",
                 "default" if entry.name == self.default else "",
             )

@@ -1,0 +1,97 @@
+"""`sealbook install`: approve the code that is installed here and offer its kernel to Jupyter."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sealbook.cli import console
+from sealbook.cli.options import Json
+from sealbook.errors import InputError
+
+
+def install(
+    user: Annotated[bool, typer.Option("--user", help="For this user (the default).")] = False,
+    sys_prefix: Annotated[bool, typer.Option("--sys-prefix", help="Into this Python environment.")] = False,
+    prefix: Annotated[Path | None, typer.Option(help="Into this environment.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the kernel.")] = "sealbook-simulated",
+    policy: Annotated[
+        Path | None, typer.Option(help="Use this policy instead of one for this machine.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing when all is well.")] = False,
+    json: Json = False,
+) -> None:
+    """Install the simulated kernel, with a policy that admits the code installed now."""
+    if user + sys_prefix + (prefix is not None) > 1:
+        raise InputError("Say one of --user, --sys-prefix and --prefix.")
+    where = sys.prefix if sys_prefix else str(prefix) if prefix else None
+    done = ensure(name=name, prefix=where, policy=policy, always=True)
+    if console.emit(done):
+        return
+    # That other code is admitted now is said in any case.
+    for sentence in done["notes"]:
+        console.note(sentence)
+    if quiet:
+        return
+    console.line(f"Kernel '{name}' (simulated enclave): {done['kernelspec']}")
+    console.line(f"Policy: {done['policy']}")
+
+
+def ensure(
+    *, name: str, prefix: str | None = None, policy: Path | None = None, always: bool = False
+) -> dict[str, Any]:
+    """Make policy and kernelspec fit this installation.
+
+    Parameters
+    ----------
+    always
+        Install the kernelspec also if one that fits is found somewhere.
+    """
+    from sealbook.attestation import Policy
+    from sealbook.cli import machine
+    from sealbook.cli.keyring_access import user_audit
+    from sealbook.jupyter import kernelspec
+
+    _check_name(name)
+    notes: list[str] = []
+    if policy is not None:
+        path = policy.absolute()
+        if not Policy.load(path).simulated:
+            raise InputError(f"The policy {path} names Intel's root, and the kernel '{name}' is simulated.")
+    else:
+        path = machine.policy_path()
+        fit = machine.check_policy(path, machine.measure_kernel())
+        if not fit.ok:
+            measured = machine.measure_settled()
+            kept = machine.write_policy(path, machine.simulated_policy_text(measured))
+            user_audit().append(
+                "policy", decision="approved", policy=str(path), measurement=measured.mrenclave.hex()
+            )
+            if kept is not None:
+                notes.append(f"Replaced the policy, because {fit.detail}; the old one is {kept}.")
+    if always or not machine.check_kernelspec(name, path).ok:
+        try:
+            directory = kernelspec.install(user=prefix is None, prefix=prefix, policy=path, name=name)
+        except OSError as error:
+            raise InputError(
+                f"The kernelspec cannot be written: {error.filename}: {error.strerror}."
+            ) from None
+    else:
+        directory = Path(machine.check_kernelspec(name, path).detail)
+    return {
+        "kernel": name,
+        "kernelspec": str(directory),
+        "policy": str(path),
+        "simulated": True,
+        "notes": notes,
+    }
+
+
+def _check_name(name: str) -> None:
+    from jupyter_client.kernelspec import _is_valid_kernel_name
+
+    if not _is_valid_kernel_name(name):
+        raise InputError(f"'{name}' is not a kernel name: use letters, digits, '.', '_' and '-'.")
