@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,8 @@ os.environ.update(
     JUPYTER_RUNTIME_DIR=str(_HOME / "runtime"),
     JUPYTER_CONFIG_DIR=str(_HOME / "config"),
     JUPYTER_PLATFORM_DIRS="1",
+    # A kernelspec in the environment that runs the tests must not stand before the one made here.
+    JUPYTER_PREFER_ENV_PATH="0",
     IPYTHONDIR=str(_HOME / "ipython"),
     # No keyring service of the person's desktop either.
     PYTHON_KEYRING_BACKEND="keyring.backends.fail.Keyring",
@@ -64,9 +65,9 @@ def policy_file(user_home: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def kernel_name(policy_file: Path) -> Iterator[str]:
+def kernel_name(policy_file: Path) -> str:
     """The installed kernel `sealbook-simulated`."""
     from sealbook.jupyter import kernelspec
 
     kernelspec.install(policy=policy_file)
-    yield kernelspec.SIMULATED
+    return kernelspec.SIMULATED

@@ -105,6 +105,29 @@ def test_context_is_insisted_on(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_context_is_insisted_on_also_when_the_host_swaps_the_file_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealbook.seal("right", tmp_path / "x.sealed", context={"study": "7"})
+    sealbook.seal("wrong", tmp_path / "y.sealed", context={"study": "8"})
+    unseal_file = sealing.unseal_file
+
+    def swapped(source: Path, *args: Any, **kwargs: Any) -> Any:
+        (tmp_path / "y.sealed").replace(source)
+        return unseal_file(source, *args, **kwargs)
+
+    monkeypatch.setattr(sealing, "unseal_file", swapped)
+    with pytest.raises(UnsealError):
+        sealbook.unseal(tmp_path / "x.sealed", context={"study": "7"}, to=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_key_is_named_only_for_writing(tmp_path: Path) -> None:
+    sealbook.seal("x", tmp_path / "x.sealed")
+    with pytest.raises(InputError, match="only for writing"):
+        sealbook.open(tmp_path / "x.sealed", key="session/default")
+
+
 def test_a_refused_object_leaves_the_old_file(tmp_path: Path) -> None:
     sealbook.seal("old", tmp_path / "x.sealed")
     for refused in ({1, 2}, {1: 2}, pd.DataFrame({"a": [object()]}), np.array([None])):
@@ -236,7 +259,6 @@ def test_an_exception_in_the_block_leaves_no_file(tmp_path: Path) -> None:
         (lambda d: sealbook.seal("x", d / "x", key="Bad Name"), InputError),
         (lambda d: sealbook.seal("x", d / "x", context={"a": 1}), InputError),
         (lambda d: sealbook.open(d / "x", "r"), InputError),
-        (lambda d: sealbook.open(d / "x", "rb", key="open"), InputError),
         (lambda d: sealbook.seal(d / "missing", d / "x"), InputError),
     ],
 )

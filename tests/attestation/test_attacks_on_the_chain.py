@@ -109,12 +109,14 @@ def test_attack_19_a_missing_expired_or_forged_revocation_list_is_refused(
     assert result.trust_vector.hardware == 99
 
 
-@pytest.mark.parametrize("chain", ["garbage", "", "other"])
+@pytest.mark.parametrize("chain", ["garbage", "", "other", "other-issuer"])
 def test_attack_19_a_wrong_issuer_chain_of_the_revocation_list_is_refused(
     scene: Any, refused_by: Any, chain: str
 ) -> None:
     other = Forge.create(scene.now)
     text = pem(other.pck_ca, other.root).decode() if chain == "other" else chain
+    if chain == "other-issuer":
+        text = pem(scene.forge.tcb_signer, scene.forge.root).decode()
     refused_by(scene.verify(collateral=scene.forge.collateral(pck_crl_issuer_chain=text)), "crl-issuer")
 
 
@@ -150,6 +152,14 @@ def test_attack_21_a_pck_from_an_authority_of_another_role_is_refused(
 def test_attack_22_a_tcb_signer_used_as_pck_is_refused(scene: Any, refused_by: Any) -> None:
     forge = scene.forge
     forge.pck, forge.pck_key = forge.tcb_signer, forge.tcb_signer_key
+    refused_by(scene.verify(), "pck-role", others=True)
+
+
+def test_attack_22_a_pck_that_names_no_platform_is_refused(scene: Any, refused_by: Any) -> None:
+    forge = scene.forge
+    forge.pck = CertificateSpec(PCK_NAME, scene.now).issue(
+        forge.pck_key, issuer=forge.pck_ca_name, issuer_key=forge.pck_ca_key
+    )
     refused_by(scene.verify(), "pck-role", others=True)
 
 

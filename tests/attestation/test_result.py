@@ -113,6 +113,13 @@ def test_a_result_that_contradicts_itself_is_refused(scene: Any, change: Any) ->
         AttestationResult.from_dict(data)
 
 
+def test_a_result_whose_status_does_not_follow_from_its_vector_is_refused(scene: Any) -> None:
+    data = scene.verify().to_dict()
+    vector = dict.fromkeys(data["trust_vector"], 2)
+    with pytest.raises(InputError, match="does not follow"):
+        AttestationResult.from_dict({**data, "trust_vector": vector})
+
+
 def test_a_result_without_a_field_is_refused(scene: Any) -> None:
     data = scene.verify().to_dict()
     for name in data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import stat
 import subprocess
 import sys
@@ -100,6 +101,21 @@ def test_processes_that_race_make_one_platform(tmp_path: Path) -> None:
     said = {racer.communicate(timeout=60)[0] for racer in racers}
     assert len(said) == 1
     assert all(racer.returncode == 0 for racer in racers)
+
+
+def test_a_process_waits_while_another_one_makes_the_platform(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    code = (
+        "import sys; from sealbook.attestation import SimulatedPlatform as S; S.load_or_create(sys.argv[1])"
+    )
+    with open(tmp_path / "p" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "p")])
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(3)
+        assert not (tmp_path / "p" / "complete").exists()
+    assert waiting.wait(60) == 0
+    assert (tmp_path / "p" / "complete").exists()
 
 
 def test_its_collateral_is_renewed_before_it_expires_and_never_goes_back(tmp_path: Path) -> None:

@@ -45,12 +45,21 @@ def _quotes(directory: Path) -> list[dict[str, Any]]:
 
     bare = dcap_qvl.QuoteVerifier(policy.trust_root.der)
     parts, seconds = collateral.for_dcap_qvl(), int(now.timestamp())
-    baseline = _median(
+    baseline, _ = _cost(
         lambda: bare.verify_with_policy(quote, parts, seconds, dcap_qvl.QuotePolicy.strict(seconds))
     )
+    judging, judging_wall = _cost(verify)
+    making, making_wall = _cost(lambda: attester.quote(bytes(64)))
+    note = "ms of CPU time; median of wall time {:.2f} ms"
     return [
-        _row("verify a quote under a policy", _median(verify), baseline, 5.0, "ms; baseline: dcap-qvl alone"),
-        _row("make a simulated quote", _median(lambda: attester.quote(bytes(64))), None, 5.0, "ms"),
+        _row(
+            "verify a quote under a policy",
+            judging,
+            baseline,
+            5.0,
+            f"{note.format(judging_wall)}; baseline: dcap-qvl alone",
+        ),
+        _row("make a simulated quote", making, None, 5.0, note.format(making_wall)),
     ]
 
 
@@ -82,15 +91,16 @@ def _row(name: str, value: float, baseline: float | None, target: float, note: s
     }
 
 
-def _median(action: Callable[[], object], *, rounds: int = 50) -> float:
-    """Return milliseconds of wall time."""
+def _cost(action: Callable[[], object], *, rounds: int = 100) -> tuple[float, float]:
+    """Return milliseconds of CPU time (what other jobs cannot inflate) and the median of wall time."""
     action()
     times = []
+    before = time.process_time()
     for _ in range(rounds):
         started = time.perf_counter()
         action()
         times.append(time.perf_counter() - started)
-    return 1e3 * statistics.median(times)
+    return 1e3 * (time.process_time() - before) / rounds, 1e3 * statistics.median(times)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from jupyter_client.blocking import BlockingKernelClient
@@ -30,6 +29,7 @@ def own_home() -> Iterator[None]:
             "JUPYTER_DATA_DIR": f"{home}/jupyter",
             "JUPYTER_RUNTIME_DIR": f"{home}/runtime",
             "IPYTHONDIR": f"{home}/ipython",
+            "JUPYTER_PREFER_ENV_PATH": "0",
         }
         before = {name: os.environ.get(name) for name in changed}
         os.environ.update(changed)
@@ -73,11 +73,11 @@ def round_trip(client: BlockingKernelClient) -> float:
 
 def measure(quick: bool = False) -> list[dict[str, Any]]:
     """Return the rows of the benchmark table."""
-    from sealbook.cli.setup import ensure_installed
+    from sealbook.cli.install import ensure
 
     rounds, trips, starts = (3, 20, 2) if quick else (10, 100, 9)
     with own_home():
-        sealed = ensure_installed().kernel_name
+        sealed = ensure(name="sealbook-simulated")["kernel"]
         trip: dict[str, list[float]] = {STOCK: [], sealed: []}
         with started(STOCK) as (stock, _), started(sealed) as (attested, _):
             clients = {STOCK: stock, sealed: attested}
@@ -114,9 +114,3 @@ def measure(quick: bool = False) -> list[dict[str, Any]]:
             "note": f"median of {starts} interleaved starts; includes measuring and verification",
         },
     ]
-
-
-if __name__ == "__main__":
-    for row in measure(quick=True):
-        print(row)
-    print(Path(__file__).name)

@@ -29,6 +29,7 @@ from sealbook.broker import (
     open_keyring,
 )
 from sealbook.broker import passphrase as passphrases
+from sealbook.encoding import canonical_json
 from sealbook.errors import InputError
 from sealbook.sealing import KeyUnavailableError
 
@@ -215,6 +216,22 @@ def test_every_single_bit_flip_in_the_file_is_refused(tmp_path):
     assert len(Keyring(store).list()) == 1
 
 
+@pytest.mark.parametrize("description", ["", "x", "xx"])
+def test_a_flip_in_the_spare_bits_of_base64_is_refused(tmp_path, description):
+    path = tmp_path / "keyring"
+    store = file_store(path)
+    Keyring(store).create("k", guard="none", description=description)
+    body = json.loads(path.read_text())
+    text = body["ciphertext"].rstrip("=")
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    for spare in (1, 2, 4, 8):
+        last = alphabet[alphabet.index(text[-1]) ^ spare]
+        changed = body | {"ciphertext": text[:-1] + last + "=" * (-len(text) % 4)}
+        path.write_bytes(canonical_json(changed) + b"\n")
+        with pytest.raises(UnlockError):
+            Keyring(store).list()
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=300))
 def test_a_file_that_is_no_keyring_is_refused(tmp_path, content):
@@ -233,13 +250,24 @@ def test_a_file_that_is_no_keyring_is_refused(tmp_path, content):
 def test_a_planted_file_can_neither_weaken_nor_exhaust_the_derivation(tmp_path, name, value):
     path = tmp_path / "keyring"
     Keyring(file_store(path)).create("k", guard="none")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    path.write_bytes(canonical_json(json.loads(path.read_text()) | {name: value}) + b"\n")
 
     def never() -> str:
         raise AssertionError("asked for the passphrase")
 
     with pytest.raises(InputError, match="not a sealbook keyring file"):
         Keyring(PassphraseFileStore(path, never)).list()
+
+
+@pytest.mark.parametrize(
+    "change", [(b'"n":', b'"n": '), (b"\n", b"\n\n"), (b"\n", b""), (b'"r":8', b'"r":8.0')]
+)
+def test_a_file_that_says_the_same_in_other_words_is_refused(tmp_path, change):
+    path = tmp_path / "keyring"
+    Keyring(file_store(path)).create("k", guard="none")
+    path.write_bytes(path.read_bytes().replace(*change))
+    with pytest.raises(InputError, match="not a sealbook keyring file"):
+        Keyring(file_store(path)).list()
 
 
 def test_a_short_passphrase_makes_no_new_file(tmp_path):
@@ -390,6 +418,20 @@ def test_a_descriptor_that_is_none_is_refused(home, monkeypatch, value):
     monkeypatch.setenv(passphrases.DESCRIPTOR_VARIABLE, value)
     with pytest.raises(InputError, match="pipe"):
         passphrases.inherited()
+
+
+def test_standard_input_is_not_taken_for_the_passphrase_pipe(home):
+    code = (
+        "import sys; from sealbook.broker import passphrase as p\n"
+        "try: p.inherited()\n"
+        "except p.InputError as e: print(e, sys.stdin.read())"
+    )
+    environment = os.environ | {passphrases.DESCRIPTOR_VARIABLE: "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], input="the data", env=environment, capture_output=True, text=True
+    )
+    assert "does not name a readable pipe" in done.stdout, done
+    assert "the data" in done.stdout
 
 
 def test_a_grandchild_whose_descriptor_is_another_pipe_reads_nothing_from_it(home, monkeypatch):

@@ -360,7 +360,8 @@ def laboratory(tmp_path):
         "seen = open('/proc/self/environ').read() + open('/proc/self/cmdline').read()\n"
         f"print({PASSPHRASE!r} in seen, [record.name for record in open_keyring().list()])\n"
     )
-    return {"PYTHONPATH": str(package.parent), "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
+    places = [str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(places), "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
 
 
 def test_lab_hands_the_passphrase_to_jupyterlab_through_a_pipe_only(home, laboratory):

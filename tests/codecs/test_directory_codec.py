@@ -96,6 +96,7 @@ def archive_of(*members: Any) -> io.BytesIO:
 HOSTILE = {
     "parent": [member("../escaped", content=b"x")],
     "hidden parent": [member("a/../../escaped", content=b"x")],
+    "parent that stays inside": [member("a", tarfile.DIRTYPE), member("a/../b", content=b"x")],
     "absolute": [member("/tmp/sealbook-escaped", content=b"x")],
     "symbolic link inside": [member("a", content=b"x"), member("b", tarfile.SYMTYPE, "a")],
     "symbolic link outside": [member("b", tarfile.SYMTYPE, "/etc"), member("b/passwd", content=b"x")],

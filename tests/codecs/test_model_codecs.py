@@ -144,6 +144,43 @@ def test_a_tree_with_a_feature_out_of_range_is_not_opened() -> None:
         codec_named("sklearn").read(io.BytesIO(content), {})
 
 
+def test_a_tree_that_splits_on_a_negative_feature_is_not_opened() -> None:
+    from sklearn.tree import DecisionTreeClassifier
+
+    def change(model: Any) -> None:
+        model.tree_.feature[0] = -3
+
+    content = forged(DecisionTreeClassifier().fit(X, Y), change)
+    with pytest.raises(ContentError, match="impossible indices"):
+        codec_named("sklearn").read(io.BytesIO(content), {})
+
+
+def test_a_tree_of_another_width_than_its_model_is_not_opened() -> None:
+    from sklearn.tree import DecisionTreeClassifier
+
+    def change(model: Any) -> None:
+        model.n_features_in_ = 10
+
+    content = forged(DecisionTreeClassifier().fit(X, Y), change)
+    with pytest.raises(ContentError, match="impossible indices"):
+        codec_named("sklearn").read(io.BytesIO(content), {})
+
+
+def test_a_histogram_tree_with_a_category_table_out_of_range_is_not_opened() -> None:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    x, y = make_regression(200, 4, random_state=0)
+
+    def change(model: Any) -> None:
+        nodes = model._predictors[0][0].nodes
+        nodes["is_categorical"][0] = 1
+        nodes["bitset_idx"][0] = 1_000_000
+
+    content = forged(HistGradientBoostingRegressor(max_iter=2).fit(x, y), change)
+    with pytest.raises(ContentError, match="impossible indices"):
+        codec_named("sklearn").read(io.BytesIO(content), {})
+
+
 @pytest.mark.parametrize("child", [-5, 0, 1_000_000])
 def test_a_tree_with_a_child_out_of_range_or_a_loop_is_not_opened(child: int) -> None:
     from sklearn.ensemble import RandomForestClassifier
@@ -257,7 +294,8 @@ def test_an_xgboost_model_that_would_not_come_back_is_refused() -> None:
 def test_a_header_that_names_another_class_is_refused(name: Any) -> None:
     import xgboost
 
-    _, content, _ = sealed_bytes(xgboost.XGBRegressor(n_estimators=1).fit(X, Y))
+    # A booster's content fits every estimator class, so that only the list of classes refuses.
+    _, content, _ = sealed_bytes(xgboost.XGBRegressor(n_estimators=1).fit(X, Y).get_booster())
     with pytest.raises(ContentError):
         codec_named("xgboost").read(io.BytesIO(content), {"class": name})
 

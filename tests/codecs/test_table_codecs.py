@@ -99,6 +99,10 @@ def test_a_sealed_dataframe_is_an_ordinary_parquet_file() -> None:
         (pd.DataFrame([[1, 2]], columns=["a", 1]), "column names"),
         (pd.DataFrame({"a": np.array([1 + 2j])}), "Parquet cannot hold"),
         (pd.DataFrame(index=pd.RangeIndex(3)), "no rows without columns"),
+        (pd.DataFrame({"a": [1]}, index=pd.Index([1], name=0)), "index"),
+        (pd.DataFrame({"a": [1]}, index=pd.RangeIndex(1, name=0)), "index"),
+        (pd.DataFrame({"a": [1]}, index=pd.Index(["x"], dtype="string")), "index"),
+        (pd.DataFrame({"a": pd.array(["x"], "string[pyarrow]")}), "column 'a' would come back as"),
     ],
 )
 def test_a_dataframe_that_parquet_would_change_is_refused(frame: pd.DataFrame, sentence: str) -> None:

@@ -41,10 +41,8 @@ def what_a_stranger_gets(
         else:
             socket.poll(500)  # a subscription needs its time to arrive
         run(client, f"print('{MARKER}')")
-        if channel == "stdin":
-            if socket.poll(500, zmq.POLLOUT):
-                socket.setsockopt(zmq.SNDTIMEO, 500)
-                socket.send(b"hello", zmq.NOBLOCK)
+        if channel == "stdin" and socket.poll(500, zmq.POLLOUT):
+            socket.send(b"hello", zmq.NOBLOCK)
         got = []
         while socket.poll(700):
             got += socket.recv_multipart()

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from jupyter_client.manager import KernelManager
 
+from sealbook import sealing
+
 
 class Notebook:
     """A running kernel and the cells that are sent to it."""
@@ -99,7 +101,9 @@ def test_an_ordinary_kernel_is_not_attested_and_says_so(directory: Path) -> None
         assert "not attested" in said["text"]
         assert error["type"] == "error"
         assert not (directory / "y.sealed").exists()
-        said, error = ordinary.run("%unseal x.sealed")
+        keys = sealing.InMemoryKeys(sealing.SealingKey.generate("session/default"))
+        sealing.write_bytes(directory / "z.sealed", b"secret", key="session/default", keys=keys)
+        said, error = ordinary.run("%unseal z.sealed")
         assert "no session key" in error["evalue"]
     finally:
         ordinary.close()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -155,6 +156,66 @@ def test_an_interrupt_of_a_helper_thread_or_the_main_one_leaves_the_old_file(tar
         with pytest.raises(KeyboardInterrupt):
             seal_file(plain, target, key="k", keys=KEYS, threads=threads)
         assert is_old(target)
+    plain.unlink()
+
+
+def test_after_a_failure_the_other_threads_stop(target, tmp_path, monkeypatch):
+    from sealbook.sealing.segments import SegmentCipher
+
+    plain = tmp_path.parent / f"{tmp_path.name}-plain"
+    plain.write_bytes(bytes(64 * SEGMENT))
+    encrypt_into, failed, done = SegmentCipher.encrypt_into, threading.Event(), []
+
+    def failing(self, index, *rest):
+        if index == 0:
+            failed.set()
+            raise ZeroDivisionError
+        failed.wait()
+        time.sleep(0.01)
+        done.append(index)
+        encrypt_into(self, index, *rest)
+
+    monkeypatch.setattr(SegmentCipher, "encrypt_into", failing)
+    with pytest.raises(ZeroDivisionError):
+        seal_file(plain, target, key="k", keys=KEYS, threads=2)
+    assert len(done) <= 16
+    assert is_old(target)
+    plain.unlink()
+
+
+def test_an_interrupt_while_waiting_for_a_helper_waits_for_it_nevertheless(target, tmp_path, monkeypatch):
+    """A helper that went on would write to descriptors that are closed, or by then another file's."""
+    from sealbook.sealing.segments import SegmentCipher
+
+    plain = tmp_path.parent / f"{tmp_path.name}-plain"
+    plain.write_bytes(bytes(4 * SEGMENT))
+    encrypt_into, join = SegmentCipher.encrypt_into, threading.Thread.join
+    ended, interrupted, begun = [], [], threading.Event()
+
+    def slow(self, *rest):
+        if threading.current_thread() is threading.main_thread():
+            begun.wait()
+        else:
+            begun.set()
+            time.sleep(0.3)
+            ended.append(True)
+        encrypt_into(self, *rest)
+
+    def interrupting(self, *rest):
+        if not interrupted:
+            interrupted.append(len(ended))
+            raise KeyboardInterrupt
+        join(self, *rest)
+
+    monkeypatch.setattr(SegmentCipher, "encrypt_into", slow)
+    monkeypatch.setattr(threading.Thread, "join", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        seal_file(plain, target, key="k", keys=KEYS, threads=2)
+    seen = len(ended)
+    assert seen > interrupted[0]
+    time.sleep(0.4)
+    assert len(ended) == seen
+    assert is_old(target)
     plain.unlink()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import io
 import os
 import random
@@ -138,8 +140,6 @@ def test_where_direct_io_is_refused_only_when_it_is_used_the_page_cache_serves(t
     refusals = []
 
     def is_direct(descriptor):
-        import fcntl
-
         return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT
 
     def refusing(real):
@@ -160,14 +160,38 @@ def test_where_direct_io_is_refused_only_when_it_is_used_the_page_cache_serves(t
     assert refusals
 
 
-def test_a_disk_error_is_not_taken_for_a_refusal_of_direct_io(tmp_path, monkeypatch):
-    monkeypatch.setattr(blockio, "DIRECT_FROM", 0)
-    (tmp_path / "plain").write_bytes(POOL)
+@pytest.mark.parametrize("direct", [0, 1 << 60])
+def test_a_source_that_cannot_be_read_is_named(direct, tmp_path, monkeypatch, plain_file):
+    monkeypatch.setattr(blockio, "DIRECT_FROM", direct)
+    monkeypatch.setattr(blockio, "is_cached", lambda *_: False)
+    seal_file(plain_file, tmp_path / "sealed", key="k", keys=KEYS)
 
     def broken(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(os, "pwrite", broken)
+    for name in ("preadv", "pread"):
+        monkeypatch.setattr(os, name, broken)
+        with pytest.raises(InputError, match=r"plain.bin cannot be read \(Input/output error\)"):
+            seal_file(plain_file, tmp_path / "s", key="k", keys=KEYS)
+        with pytest.raises(InputError, match=r"sealed cannot be read \(Input/output error\)"):
+            unseal_file(tmp_path / "sealed", tmp_path / "s", keys=KEYS)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("call", ["pwrite", "preadv"])
+def test_a_disk_error_is_not_taken_for_a_refusal_of_direct_io(call, tmp_path, monkeypatch):
+    """It is reported, though the page cache would have served."""
+    monkeypatch.setattr(blockio, "DIRECT_FROM", 0)
+    monkeypatch.setattr(blockio, "is_cached", lambda *_: False)
+    (tmp_path / "plain").write_bytes(POOL)
+    real = getattr(os, call)
+
+    def broken(descriptor, *rest):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(5, "Input/output error")
+        return real(descriptor, *rest)
+
+    monkeypatch.setattr(os, call, broken)
     with pytest.raises(InputError, match="Input/output error"):
         seal_file(tmp_path / "plain", tmp_path / "sealed", key="k", keys=KEYS)
     assert os.listdir(tmp_path) == ["plain"]
@@ -184,8 +208,6 @@ def test_lines_and_text_wrappers_work(tmp_path):
 
 
 def test_memoryviews_of_wider_items_are_written_whole(tmp_path):
-    import array
-
     numbers = array.array("q", range(1000))
     with open_sealed(tmp_path / "s", "wb", key="k", keys=KEYS) as file:
         assert file.write(numbers) == 8000
@@ -267,6 +289,12 @@ def test_a_context_that_is_not_text_to_text_is_refused_with_a_sentence(context, 
     write_bytes(tmp_path / "s", b"", key="k", keys=KEYS)
     with pytest.raises(InputError, match="context"):
         read_bytes(tmp_path / "s", keys=KEYS, context=context)
+
+
+@pytest.mark.parametrize("codec", ["", "A", "../x", "a b", "a" * 65, None, 1])
+def test_what_is_no_codec_name_is_refused_with_a_sentence(codec, tmp_path):
+    with pytest.raises(InputError, match="codec's name"):
+        open_sealed(tmp_path / "s", "wb", key="k", keys=KEYS, codec=codec)
 
 
 def test_seeking_before_the_start_and_using_a_closed_file_fail_as_files_do(tmp_path):

@@ -317,9 +317,10 @@ def test_headers_that_sealbook_does_not_write_are_refused(make, opened, forge, r
     good = forge(body, **secrets)
     padded = forge(body, **secrets, padding=b"\0hidden")
     refused(padded * 2 + sealed[HEADER:])
-    renamed = forge(body, **secrets, magic=b"SEALBOOX")
-    refused(renamed + good + sealed[HEADER:])
-    refused(good + renamed + sealed[HEADER:])
+    after = body | {"sequence": 1}
+    assert read(good + forge(after, **secrets) + sealed[HEADER:])
+    refused(forge(body, **secrets, magic=b"SEALBOOX") + forge(after, **secrets) + sealed[HEADER:])
+    refused(good + forge(after, **secrets, magic=b"SEALBOOX") + sealed[HEADER:])
 
 
 def test_a_length_beyond_the_slot_is_refused(make, opened, forge, refused):
@@ -451,6 +452,19 @@ def test_a_source_that_changes_while_it_is_sealed_leaves_nothing(tmp_path, keys,
         with pytest.raises(InputError, match="changed while"):
             seal_file(source, tmp_path / "s", key="other", keys=keys, threads=1)
         assert os.listdir(tmp_path) == ["plain"]
+
+
+def test_a_source_that_ends_early_is_noticed_though_nothing_else_changed(tmp_path, keys, monkeypatch):
+    """As on a network file system whose idea of a file's size is old."""
+    source = tmp_path / "plain"
+    source.write_bytes(bytes(THREE))
+    real = os.preadv
+    monkeypatch.setattr(
+        os, "preadv", lambda fd, buffers, at: real(fd, buffers, at) if at < FIRST + 100 else 0
+    )
+    with pytest.raises(InputError, match="changed while"):
+        seal_file(source, tmp_path / "s", key="other", keys=keys)
+    assert os.listdir(tmp_path) == ["plain"]
 
 
 def test_read_bytes_returns_nothing_of_a_file_with_a_damaged_end(tmp_path, keys, make):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -192,11 +193,12 @@ def _of_quote(quote: Quote) -> Sequence[x509.Certificate] | None:
     return certificates if len(certificates) == 3 else None
 
 
+@lru_cache(maxsize=32)  # the same few chains come with every collateral; each has at most 32 KiB
 def _load(chain: str) -> Sequence[x509.Certificate] | None:
     if chain.count("-----BEGIN CERTIFICATE-----") > 4:
         return None
     try:
-        return x509.load_pem_x509_certificates(chain.rstrip("\0").encode())
+        return tuple(x509.load_pem_x509_certificates(chain.rstrip("\0").encode()))
     except ValueError:
         return None
 

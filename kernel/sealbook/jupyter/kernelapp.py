@@ -196,7 +196,7 @@ class AttestedKernelApp(IPKernelApp):
         }
 
     def _evidence(self, nonce: bytes) -> bytes:
-        """Return a quote over this kernel's channel and `nonce`: at the start, and whenever it attests anew."""
+        """Return a quote over this kernel's channel and `nonce`: at the start and on attesting anew."""
         attester: Attester = self.attester
         claims = handshake.channel_claims(self._challenge, self._keys.public, self._where())
         return attester.quote(

@@ -6,9 +6,10 @@ import contextlib
 import os
 import stat
 import threading
+from collections.abc import Iterator
 from typing import IO, Any, Protocol
 
-from sealbook.errors import InputError
+from sealbook.errors import InputError, SealbookError
 from sealbook.sealing.errors import MissingFileError
 
 
@@ -25,6 +26,17 @@ class RandomAccess(Protocol):
     def close(self) -> None:
         """Let go of what was opened here."""
         ...
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Say which file it is that the operating system cannot read."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, SealbookError):
+            raise
+        raise InputError(f"{name} cannot be read ({error.strerror or type(error).__name__}).") from None
 
 
 class LocalFile:
@@ -57,13 +69,14 @@ class LocalFile:
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Return up to `length` bytes from `offset`; fewer only at the end."""
-        data = os.pread(self.descriptor, length, offset)
-        while len(data) < length:
-            more = os.pread(self.descriptor, length - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
-        return data
+        with reading(self.name):
+            data = os.pread(self.descriptor, length, offset)
+            while len(data) < length:
+                more = os.pread(self.descriptor, length - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+            return data
 
     def close(self) -> None:
         """Close the descriptor; a second time does nothing."""

@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidTag
 
 from sealbook.errors import InputError
 from sealbook.sealing import segments
-from sealbook.sealing.access import LocalFile
+from sealbook.sealing.access import LocalFile, reading
 from sealbook.sealing.blockio import BLOCK, BlockFile, aligned_buffer, window_size
 from sealbook.sealing.errors import UnsealError
 from sealbook.sealing.header import HEADER, SealedInfo, encode_slot, info, new_header
@@ -96,7 +96,8 @@ def seal_file(
             def seal(batch: range) -> int:
                 start = segments.plain_start(batch.start)
                 end = min(segments.plain_start(batch.stop), file.size)
-                text = plain.read(taken, start, end - start)
+                with reading(file.name):
+                    text = plain.read(taken, start, end - start)
                 done = 0
                 if batch.start == 0:
                     made[:STREAM_HEADER] = cipher.stream_header
@@ -104,7 +105,8 @@ def seal_file(
                 for index in batch:
                     begin = segments.plain_start(index)
                     length = min(segments.plain_start(index + 1), end) - begin
-                    piece = text(begin - start, length)
+                    with reading(file.name):
+                        piece = text(begin - start, length)
                     if len(piece) != length:
                         raise _changed(file)
                     out = made[done : done + len(piece) + TAG]
@@ -176,7 +178,8 @@ def unseal_file(
             def unseal(batch: range) -> int:
                 first = batch.start * SEGMENT
                 end = min(batch.stop * SEGMENT, stream)
-                text = sealed.read(taken, HEADER + first, end - first)
+                with reading(file.name):
+                    text = sealed.read(taken, HEADER + first, end - first)
                 start = segments.plain_start(batch.start)
                 # The offset within the block is that of the file, as direct writing asks.
                 lead = done = start % BLOCK
@@ -184,8 +187,9 @@ def unseal_file(
                     begin = segments.cipher_start(index)
                     length = min((index + 1) * SEGMENT, end) - begin
                     out = made[done : done + length - TAG]
-                    try:
+                    with reading(file.name):
                         piece = text(begin - first, length)
+                    try:
                         cipher.decrypt_into(index, index == count - 1, piece, out)
                     except (InvalidTag, ValueError):
                         raise UnsealError(file.name) from None
@@ -224,8 +228,11 @@ class _Work:
                 with self._lock:
                     self._bar.update(done)
         except BaseException as error:
-            with self._lock:
-                self.failure = self.failure or error
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        with self._lock:
+            self.failure = self.failure or error
 
 
 def _run(worker: Callable[[int], Callable[[range], int]], count: int, threads: int | None, bar: Any) -> None:
@@ -242,11 +249,19 @@ def _run(worker: Callable[[int], Callable[[range], int]], count: int, threads: i
             threading.Thread(target=work.run, args=(lambda: worker(size),), daemon=True)
             for _ in range(threads - 1)
         ]
+        try:
+            for helper in helpers:
+                helper.start()
+            work.run(lambda: worker(size))
+        except BaseException as error:
+            work.fail(error)
         for helper in helpers:
-            helper.start()
-        work.run(lambda: worker(size))
-        for helper in helpers:
-            helper.join()
+            # Whatever interrupts the waiting, nobody may still use the descriptors when they are closed.
+            while helper.is_alive():
+                try:
+                    helper.join()
+                except BaseException as error:
+                    work.fail(error)
     if work.failure is not None:
         raise work.failure
 

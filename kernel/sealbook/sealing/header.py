@@ -435,8 +435,6 @@ def _from_json(value: Any) -> Header:
     if not (
         1 <= len(header.keys) <= MAX_KEYS
         and _CODEC_NAME.fullmatch(header.codec)
-        and isinstance(header.codec_metadata, dict)
-        and isinstance(header.sealer, dict)
         and _is_context(header.context)
     ):
         raise _MalformedError

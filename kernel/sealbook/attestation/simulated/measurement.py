@@ -36,6 +36,7 @@ import stat
 import sys
 import sysconfig
 import time
+import warnings
 from array import array
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -165,22 +166,24 @@ def runtime_roots() -> dict[str, Path]:
 def settle_bytecode(roots: Mapping[str, str | os.PathLike[str]] | None = None) -> None:
     """Compile every stale or missing byte code file, so that nothing is written lazily later.
 
-    Files that do not compile (templates, other Pythons' syntax) and directories that cannot be
-    written are left as they are.
+    Files that do not compile (templates, other Pythons' syntax), directories that cannot be written
+    and the standard library's own tests, which nobody imports, are left as they are.
     """
-    for place in (runtime_roots() if roots is None else roots).values():
+    for label, place in (runtime_roots() if roots is None else roots).items():
         directory = Path(place)
         if not directory.is_dir() or not os.access(directory, os.W_OK):
             continue
         # A standard library often holds the site-packages of another environment: not ours to touch.
         foreign = "|".join(re.escape(str(directory / name)) for name in _OTHER_PACKAGES)
-        with contextlib.suppress(OSError):
+        tests = "|.*/(?:tests?|idle_test)" if label.startswith("stdlib") else ""
+        with contextlib.suppress(OSError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other people's code; the workers inherit the filter
             compileall.compile_dir(
                 directory,
                 maxlevels=64,
                 quiet=2,
                 workers=os.cpu_count() or 1,
-                rx=re.compile(f"^(?:{foreign})/"),
+                rx=re.compile(f"^(?:{foreign}{tests})/"),
             )
 
 
@@ -377,7 +380,7 @@ class _Walk:
         """Whether this interpreter would load a file in __pycache__ (or it is no byte code at all)."""
         if not name.endswith(".pyc"):
             return True
-        return self._suffix in name and "-pytest-" not in name
+        return self._suffix in name  # not pytest's, whose tag goes on with a dash
 
     def _hash(self, directories: list[_Directory]) -> None:
         if not directories:

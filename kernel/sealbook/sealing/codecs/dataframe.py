@@ -80,8 +80,8 @@ class DataFrameCodec(Codec):
         for position, name in enumerate(frame.columns):
             if back.dtypes.iloc[position] != frame.dtypes.iloc[position]:
                 raise InputError(
-                    f"The column {name!r} would come back as {back.dtypes.iloc[position]} instead of "
-                    f"{frame.dtypes.iloc[position]}; convert it with .astype() first."
+                    f"The column {name!r} would come back as {back.dtypes.iloc[position]!r} instead of "
+                    f"{frame.dtypes.iloc[position]!r}; convert it with .astype() first."
                 )
         if not _keeps_index(frame, back, pandas):
             raise InputError("Parquet would not keep this DataFrame's index; use .reset_index() first.")
