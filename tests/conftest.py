@@ -50,7 +50,7 @@ def policy_file(user_home: Path) -> Path:
     from sealbook import paths
     from sealbook.attestation import policy_text
     from sealbook.attestation.simulated import SimulatedPlatform
-    from sealbook.attestation.simulated.loader import measure_kernel
+    from sealbook.simulated_loader import measure_kernel
 
     platform = SimulatedPlatform.load_or_create(paths.simulated_platform_dir())
     text = policy_text(

@@ -11,19 +11,19 @@ PACKAGE = Path(__file__).resolve().parents[2] / "kernel/sealbook"
 
 FOUNDATION = {"errors", "encoding", "files", "paths"}
 #: Layer -> what it may import of sealbook, beside itself and the foundation.
-MAY_IMPORT = {
-    "errors": set(),
-    "encoding": set(),
-    "files": set(),
-    "paths": set(),
+MAY_IMPORT = {name: set() for name in FOUNDATION} | {
     "attestation": set(),
     "sealing": set(),
+    "simulated_loader": {"attestation"},
     "broker": {"attestation", "sealing"},
     "session": {"attestation", "sealing", "broker"},
     "artifacts": {"attestation", "sealing", "broker", "session"},
-    "jupyter": {"attestation", "sealing", "broker", "session", "artifacts"},
-    "batch": {"attestation", "sealing", "broker", "session", "artifacts", "jupyter"},
-    "cli": {"attestation", "sealing", "broker", "session", "artifacts", "jupyter", "batch"},
+}
+_BELOW_THE_FACES = set(MAY_IMPORT) - FOUNDATION
+MAY_IMPORT |= {
+    "jupyter": _BELOW_THE_FACES,
+    "batch": _BELOW_THE_FACES | {"jupyter"},
+    "cli": _BELOW_THE_FACES | {"jupyter", "batch"},
 }
 #: Third-party packages that a layer must be able to live without.
 MUST_NOT_NEED = {

@@ -93,8 +93,6 @@ def test_files_round_trip_with_any_threads_directly_and_through_the_page_cache(
     length, threads, direct, context, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(blockio, "DIRECT_FROM", 0 if direct else 1 << 60)
-    if direct:
-        monkeypatch.setattr(blockio, "is_cached", lambda *_: False)
     source, sealed, back = tmp_path / "source", tmp_path / "sealed", tmp_path / "back"
     source.write_bytes(POOL[:length])
     made = seal_file(source, sealed, key="k", keys=KEYS, threads=threads, context=context)
@@ -107,7 +105,6 @@ def test_files_round_trip_with_any_threads_directly_and_through_the_page_cache(
 
 def test_a_file_of_many_batches_round_trips_directly(tmp_path, monkeypatch):
     monkeypatch.setattr(blockio, "DIRECT_FROM", 0)
-    monkeypatch.setattr(blockio, "is_cached", lambda *_: False)
     plain = POOL * 10 + b"tail"
     (tmp_path / "plain").write_bytes(plain)
     for threads in (1, 3):
@@ -118,7 +115,6 @@ def test_a_file_of_many_batches_round_trips_directly(tmp_path, monkeypatch):
 
 def test_where_direct_io_is_refused_the_page_cache_serves(tmp_path, monkeypatch, plain_file):
     monkeypatch.setattr(blockio, "DIRECT_FROM", 0)
-    monkeypatch.setattr(blockio, "is_cached", lambda *_: False)
     real, refused = os.open, []
 
     def no_direct(path, flags, *rest, **options):
@@ -136,7 +132,6 @@ def test_where_direct_io_is_refused_the_page_cache_serves(tmp_path, monkeypatch,
 
 def test_where_direct_io_is_refused_only_when_it_is_used_the_page_cache_serves(tmp_path, monkeypatch):
     monkeypatch.setattr(blockio, "DIRECT_FROM", 0)
-    monkeypatch.setattr(blockio, "is_cached", lambda *_: False)
     refusals = []
 
     def is_direct(descriptor):
@@ -163,7 +158,6 @@ def test_where_direct_io_is_refused_only_when_it_is_used_the_page_cache_serves(t
 @pytest.mark.parametrize("direct", [0, 1 << 60])
 def test_a_source_that_cannot_be_read_is_named(direct, tmp_path, monkeypatch, plain_file):
     monkeypatch.setattr(blockio, "DIRECT_FROM", direct)
-    monkeypatch.setattr(blockio, "is_cached", lambda *_: False)
     seal_file(plain_file, tmp_path / "sealed", key="k", keys=KEYS)
 
     def broken(*_):
@@ -182,7 +176,6 @@ def test_a_source_that_cannot_be_read_is_named(direct, tmp_path, monkeypatch, pl
 def test_a_disk_error_is_not_taken_for_a_refusal_of_direct_io(call, tmp_path, monkeypatch):
     """It is reported, though the page cache would have served."""
     monkeypatch.setattr(blockio, "DIRECT_FROM", 0)
-    monkeypatch.setattr(blockio, "is_cached", lambda *_: False)
     (tmp_path / "plain").write_bytes(POOL)
     real = getattr(os, call)
 

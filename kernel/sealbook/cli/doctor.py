@@ -106,9 +106,9 @@ def _packages() -> Iterator[Finding]:
 
 
 def _installation() -> Iterator[Finding]:
-    from sealbook.attestation.simulated.loader import measure_kernel
     from sealbook.cli import machine
     from sealbook.jupyter.kernelspec import SIMULATED
+    from sealbook.simulated_loader import measure_kernel
 
     path = machine.policy_path()
     fit = machine.check_policy(path, measure_kernel())

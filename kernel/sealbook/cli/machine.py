@@ -17,8 +17,8 @@ from sealbook.attestation.simulated import (
     SimulatedPlatform,
     settle_bytecode,
 )
-from sealbook.attestation.simulated.loader import measure_kernel
 from sealbook.errors import SealbookError
+from sealbook.simulated_loader import measure_kernel
 
 #: Name of the policy of this machine's simulated platform, as guards of keys name it.
 SIMULATED_POLICY = "simulated"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ipykernel.ipkernel import IPythonKernel
-from ipykernel.zmqshell import KernelMagics, ZMQInteractiveShell
-from IPython.core.magic import line_magic, magics_class
+from ipykernel.zmqshell import ZMQInteractiveShell
+from IPython.core.magic import Magics, line_magic, magics_class
 from traitlets import Type
 
 _NO_DEBUGGER = (
@@ -14,23 +14,25 @@ _NO_DEBUGGER = (
     "anyone on this machine can attach to; use %debug or pdb, which run over the attested channel."
 )
 
+_ONE_CLIENT = (
+    "A sealbook kernel admits one client, the one whose key its quote names: there is no connection "
+    "file to share, and --existing cannot attach."
+)
+
 
 @magics_class
-class ChannelMagics(KernelMagics):
-    """Stock kernel magics, with the one about connections answered truthfully."""
+class ChannelMagics(Magics):
+    """The stock magics about connections, answered truthfully; registered over the stock ones."""
 
     @line_magic
     def connect_info(self, arg_s: str) -> None:
         """Say why no second client can connect."""
-        print(
-            "A sealbook kernel admits one client, the one whose key its quote names: there is no "
-            "connection file to share, and --existing cannot attach."
-        )
+        print(_ONE_CLIENT)
 
     @line_magic
     def qtconsole(self, arg_s: str) -> None:
         """Say why no second client can connect."""
-        self.connect_info(arg_s)
+        print(_ONE_CLIENT)
 
 
 class AttestedShell(ZMQInteractiveShell):
@@ -67,14 +69,23 @@ class AttestedKernel(IPythonKernel):
         }
 
     def do_history(
-        self, hist_access_type: str, output: bool, raw: bool, session: int = 0, **kwargs: Any
-    ) -> dict[str, Any]:
+        self,
+        hist_access_type: str,
+        output: bool,
+        raw: bool,
+        session: int = 0,
+        start: int = 0,
+        stop: int | None = None,
+        n: int | None = None,
+        pattern: str | None = None,
+        unique: bool = False,
+    ) -> Any:
         """Answer as stock, but name the session by the number it was asked for.
 
         IPython calls the running session 0 in a range, whatever it was asked; the protocol's
         conformance suite (jupyter_kernel_test) asks by number and expects that number back.
         """
-        reply: dict[str, Any] = super().do_history(hist_access_type, output, raw, session, **kwargs)
+        reply = super().do_history(hist_access_type, output, raw, session, start, stop, n, pattern, unique)
         if hist_access_type == "range" and session > 0:
             reply["history"] = [(session, *entry[1:]) for entry in reply["history"]]
         return reply

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import zmq
 from ipykernel.heartbeat import Heartbeat
 from ipykernel.kernelapp import IPKernelApp
-from traitlets import Instance, Unicode
+from traitlets import Unicode
 from traitlets.config import Config
 from zmq.auth.thread import ThreadAuthenticator
 
@@ -48,7 +48,9 @@ class AttestedKernelApp(IPKernelApp):
     name = "sealbook-kernel"
 
     registration = Unicode(help="Where the provisioner waits for this kernel, tcp://host:port.")
-    attester = Instance(object, help="Makes quotes: an attestation.Attester.")
+
+    #: Makes the quotes; set by the entry point.
+    attester: Attester
 
     _keys: CurveKeys
     _challenge: handshake.Challenge
@@ -56,8 +58,9 @@ class AttestedKernelApp(IPKernelApp):
     _broker_connection: BrokerConnection
     _watch: ClientWatch | None = None
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, attester: Attester, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.attester = attester
         self.kernel_class = AttestedKernel
         self._authenticators: list[ThreadAuthenticator] = []
 
@@ -85,7 +88,7 @@ class AttestedKernelApp(IPKernelApp):
         self.config.ProfileDir.location = self._profile.name
         super().init_profile_dir()
 
-    def load_config_file(self, suppress_errors: bool | None = None) -> None:
+    def load_config_file(self, *args: Any, **kwargs: Any) -> None:
         """Load no configuration file, they are code from the host; history stays in memory."""
         self.update_config(Config({"HistoryManager": {"hist_file": ":memory:"}}))
 
@@ -114,7 +117,7 @@ class AttestedKernelApp(IPKernelApp):
         self.session.key = handshake.session_key(self._keys, client_key, self._challenge.nonce)
 
     def _apply_curve_server_options(self, socket: zmq.Socket[Any]) -> None:
-        self._admit_client(self.context)
+        self._admit_client(socket.context)
         serve(socket, self._keys)
 
     def init_heartbeat(self) -> None:
@@ -197,9 +200,8 @@ class AttestedKernelApp(IPKernelApp):
 
     def _evidence(self, nonce: bytes) -> bytes:
         """Return a quote over this kernel's channel and `nonce`: at the start and on attesting anew."""
-        attester: Attester = self.attester
         claims = handshake.channel_claims(self._challenge, self._keys.public, self._where())
-        return attester.quote(
+        return self.attester.quote(
             report_data(role=ROLE_KERNEL, audience=self._challenge.audience, nonce=nonce, claims=claims)
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from jupyter_client.kernelspec import KernelSpecManager
 
-from sealbook.attestation.simulated.loader import ISOLATED
+from sealbook.simulated_loader import ISOLATED
 
 #: The kernel of this release; `sealbook-gramine-*` will stand beside it.
 SIMULATED = "sealbook-simulated"

@@ -11,12 +11,12 @@ import logging
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import zmq
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerBase, LocalProvisioner
-from traitlets import Float, Instance, Unicode
+from traitlets import Float, Unicode
 
 from sealbook.attestation import ROLE_KERNEL, AttestationResult, Policy
 from sealbook.broker import BrokerEndpoint
@@ -53,11 +53,8 @@ class AttestedProvisioner(LocalProvisioner):
         60.0, help="Seconds a kernel has from its start until its evidence is verified."
     ).tag(config=True)
 
-    attestation: AttestationResult | None = Instance(
-        AttestationResult,
-        allow_none=True,
-        help="What the verifier found, None before the first start. Read by server extensions and papermill.",
-    )
+    #: What the verifier found; None before the first start. Read by server extensions and papermill.
+    attestation: AttestationResult | None = None
 
     _keys: CurveKeys
     _challenge: handshake.Challenge
@@ -80,6 +77,7 @@ class AttestedProvisioner(LocalProvisioner):
             When the policy cannot be used; nothing was started.
         """
         self._release_channel()
+        self.attestation = None
         # The stock keywords that choose keys and files: here the kernel makes its own, and no file.
         kwargs.pop("transport_encryption", None)
         if kwargs.pop("extra_arguments", None):
@@ -140,13 +138,14 @@ class AttestedProvisioner(LocalProvisioner):
             self._close_registrar()
         if self.parent is not None:
             connect_manager(self.parent, self._keys, self._registration.kernel_key.encode())
-        self.connection_info = {
+        addresses: dict[str, Any] = {
             **self._registration.ports,
             "ip": self._registration.ip,
             "transport": self._registration.transport,
             "signature_scheme": "hmac-sha256",
             "key": b"",
         }
+        self.connection_info = cast("KernelConnectionInfo", addresses)
         return self.connection_info
 
     async def poll(self) -> int | None:

@@ -4,17 +4,18 @@ That a host measures its own processes proves nothing to anyone who does not tru
 that is what *simulated* means, and every result says it.
 
 Run as ``python -I -B -m sealbook.jupyter.simulated_kernel --registration=tcp://...``, with the flags
-of :data:`sealbook.attestation.simulated.loader.ISOLATED`.
+of :data:`sealbook.simulated_loader.ISOLATED`.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
-from sealbook import paths
-from sealbook.attestation import Attester
-from sealbook.attestation.simulated import SimulatedPlatform
-from sealbook.attestation.simulated.loader import Measuring
+from sealbook.simulated_loader import Measuring
+
+if TYPE_CHECKING:
+    from sealbook.attestation import Attester
 
 
 class MeasuredAttester:
@@ -28,6 +29,9 @@ class MeasuredAttester:
 
     @functools.cached_property
     def _attester(self) -> Attester:
+        from sealbook import paths
+        from sealbook.attestation.simulated import SimulatedPlatform
+
         platform = SimulatedPlatform.load_or_create(paths.simulated_platform_dir())
         return platform.attester(self._measuring.result())
 
@@ -39,7 +43,7 @@ class MeasuredAttester:
 def main() -> None:
     """Start the kernel; returns when it ended."""
     measuring = Measuring()
-    # Imported here so that the measuring runs beside the import.
+    # Imported here so that the measuring runs beside the import, which takes as long.
     from sealbook.jupyter.kernelapp import AttestedKernelApp
 
     AttestedKernelApp.launch_instance(attester=MeasuredAttester(measuring))

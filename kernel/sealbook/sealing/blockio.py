@@ -1,10 +1,14 @@
-"""Large files past the page cache: aligned buffers, direct reads of what is not cached, direct writes.
+"""Large files past the page cache: aligned buffers, direct reads and writes.
 
 Encrypting costs less than copying: at 10 GB/s of AES-256-GCM, a buffered write of the result costs two
 to twenty times the encryption itself, most of it for finding and clearing pages that nobody will read.
 Direct I/O (``O_DIRECT``, open(2)) spares that. It asks that memory, file offset and length be multiples
 of the block size; the edges that are not go through the page cache, which merges them. Where a
 file system refuses direct I/O, or the file is small, everything goes through the page cache.
+
+Reading what happens to be cached from there (cachestat(2) tells) was tried: a third less wall time
+for a file just written, and 1.4 times the CPU time. Mapping files into memory was not: who truncates a
+mapped file kills the process, and who changes it may do so between the check of a tag and its use.
 """
 
 from __future__ import annotations
@@ -14,8 +18,6 @@ import errno
 import mmap
 import os
 from collections.abc import Callable, Iterator
-
-from sealbook.sealing.pagecache import is_cached
 
 #: Returns the part (start, size) of what was read; valid until the next part is asked for.
 Pieces = Callable[[int, int], memoryview]
@@ -93,9 +95,8 @@ class BlockFile:
         Pieces
             Gives the parts of what was read; a part beyond the end of the file is short.
         """
-        # What is in the page cache comes from there, in parts small enough to stay in the processor's
-        # cache until they are used.
-        if self._direct < 0 or is_cached(self._descriptor, offset, length):
+        if self._direct < 0:
+            # In parts, which are small enough to stay in the processor's cache until they are used.
             return lambda start, size: _fill(self._descriptor, buffer[:size], offset + start)
         lead = offset % BLOCK
         wanted = buffer[lead : lead + length]

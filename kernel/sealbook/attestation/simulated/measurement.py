@@ -40,7 +40,7 @@ import warnings
 from array import array
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -418,3 +418,13 @@ def _describe(path: str) -> tuple[bytes, str | None]:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
     return b"file\0%d\0%b\n" % (size, digest.encode()), None
+
+
+def main() -> None:
+    """Print, as JSON, the measurement of what this very interpreter loads (:mod:`sealbook.simulated_loader`)."""
+    measured = measure()
+    print(json.dumps(asdict(measured) | {"mrenclave": measured.mrenclave.hex()}))
+
+
+if __name__ == "__main__":
+    main()

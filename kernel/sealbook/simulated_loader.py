@@ -2,8 +2,10 @@
 
 On hardware the loader measures an enclave before its first instruction. Here a second interpreter,
 started with the kernel's own flags so that it has the kernel's own ``sys.path``, measures the
-files while the kernel imports them: on a second core this costs the start nothing. Whoever writes a
+files while the kernel imports them: on a second core this costs the start little. Whoever writes a
 policy measures in the same way (:func:`measure_kernel`), so that both always mean the same files.
+
+Importing this module is cheap on purpose: the kernel's entry point does it first.
 """
 
 from __future__ import annotations
@@ -11,14 +13,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sealbook.attestation.simulated.measurement import Measurement, measure
 from sealbook.errors import RefusedError
+
+if TYPE_CHECKING:
+    from sealbook.attestation.simulated import Measurement
 
 #: ``-I``: no PYTHONPATH, no user site, no working directory on ``sys.path``, so that what is measured is all
 #: there is to import. ``-B``: no bytecode written into what is measured.
 ISOLATED = ("-I", "-B")
+
+#: Run as a file and not with ``-m``, which would import the whole attestation package first.
+_MEASURE = Path(__file__).parent / "attestation/simulated/measurement.py"
 
 
 class Measuring:
@@ -26,7 +34,7 @@ class Measuring:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, *ISOLATED, "-m", __name__],
+            [sys.executable, *ISOLATED, str(_MEASURE)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -41,6 +49,8 @@ class Measuring:
         RefusedError
             It failed; the sentence is the measuring process's own.
         """
+        from sealbook.attestation.simulated import Measurement
+
         output, errors = self._process.communicate()
         if self._process.returncode != 0:
             cause = errors.strip().rpartition("\n")[2] or "no cause given"
@@ -57,13 +67,3 @@ class Measuring:
 def measure_kernel() -> Measurement:
     """Measure what a simulated kernel of this installation runs."""
     return Measuring().result()
-
-
-def main() -> None:
-    """Print the measurement of this very interpreter's installation as JSON."""
-    measured = measure()
-    print(json.dumps(asdict(measured) | {"mrenclave": measured.mrenclave.hex()}))
-
-
-if __name__ == "__main__":
-    main()
