@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab test test-all bench lint format lock clean browser
+.PHONY: help venv install demo lab test test-all bench lint format lock clean browser
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -10,11 +10,15 @@ help: ## show this list
 venv:
 	@.ci/venv
 
-demo: venv ## install sealbook and run the quickstart notebook on an attested (simulated) kernel
+# To call make is to approve the code in this checkout: `sealbook install` writes the policy that
+# admits it, and says so when that replaces another.
+install: venv
+	@$(PYTHON) -m sealbook install --quiet
+
+demo: install ## install sealbook and run the quickstart notebook on an attested (simulated) kernel
 	@$(PYTHON) -m sealbook demo notebooks/01-quickstart.ipynb --output notebooks/executed/01-quickstart.ipynb
 
-lab: venv ## open JupyterLab on the notebooks
-	@$(PYTHON) -m sealbook install --quiet
+lab: install ## open JupyterLab on the notebooks
 	@$(PYTHON) -m sealbook lab notebooks
 
 browser:

@@ -44,30 +44,13 @@ def user_home() -> Path:
 
 @pytest.fixture(scope="session")
 def policy_file(user_home: Path) -> Path:
-    """The policy of this machine's simulated platform and of the code that is installed here."""
-    from datetime import UTC, datetime
+    """The policy of the simulated platform and the code that is installed here; installs the kernel too."""
+    from sealbook.cli.install import ensure
 
-    from sealbook import paths
-    from sealbook.attestation import policy_text
-    from sealbook.attestation.simulated import SimulatedPlatform
-    from sealbook.simulated_loader import measure_kernel
-
-    platform = SimulatedPlatform.load_or_create(paths.simulated_platform_dir())
-    text = policy_text(
-        mrenclave=measure_kernel().mrenclave,
-        root=platform.root_certificate,
-        now=datetime.now(UTC),
-        keys=("*",),
-    )
-    path = paths.policy_dir() / "simulated.toml"
-    path.write_text(text)
-    return path
+    return Path(ensure(name="sealbook-simulated")["policy"])
 
 
 @pytest.fixture(scope="session")
 def kernel_name(policy_file: Path) -> str:
     """The installed kernel `sealbook-simulated`."""
-    from sealbook.jupyter import kernelspec
-
-    kernelspec.install(policy=policy_file)
-    return kernelspec.SIMULATED
+    return "sealbook-simulated"

@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sealbook.pandas_urls import accept_sealed_urls
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from sealbook.jupyter.magics import load_ipython_extension
 
 __all__ = ["__version__", "load_ipython_extension", "open", "seal", "unseal"]
+
+# So that pd.read_parquet("sealed::path") works wherever sealbook was imported; nothing is loaded for it.
+accept_sealed_urls()
 
 _HOMES = {
     "seal": "sealbook.artifacts",

@@ -16,10 +16,14 @@ from sealbook.errors import InputError, SealbookError
 from sealbook.sealing.codecs import codec_for, codec_named
 from sealbook.sealing.codecs.directory import DirectoryCodec
 from sealbook.sealing.codecs.file import FileCodec
+from sealbook.sealing.filesystem import SealedFileSystem
 from sealbook.sealing.progress import byte_progress
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+#: SealedFileSystem is here for fsspec, whose entry point names this module: so it has a session and keys.
+__all__ = ["SealedArtifact", "SealedFileSystem", "open", "seal", "unseal"]
 
 #: Codecs read in small pieces, and some cannot live with short reads.
 _READ_BUFFER = 1024 * 1024

@@ -27,7 +27,6 @@ from sealbook.broker import (
 )
 from sealbook.errors import InputError, RefusedError
 from sealbook.sealing import KeyProvider, KeyUnavailableError, SealingKey, check_key_name
-from sealbook.sealing.pandas_urls import accept_sealed_urls
 
 if TYPE_CHECKING:
     from sealbook.attestation import AttestationResult
@@ -285,4 +284,3 @@ def detach() -> None:
 
 
 sealing.set_default_keys(lambda: current().keys, key=lambda: current().default_key)
-accept_sealed_urls()

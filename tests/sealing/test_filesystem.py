@@ -17,9 +17,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 from sealbook.errors import InputError
+from sealbook.pandas_urls import accept_sealed_urls
 from sealbook.sealing import InMemoryKeys, UnsealError, inspect, read_bytes, set_default_keys
 from sealbook.sealing.filesystem import SealedFileSystem
-from sealbook.sealing.pandas_urls import accept_sealed_urls
 from sealbook.sealing.segments import SEGMENT
 
 pytestmark = pytest.mark.usefixtures("default_keys")
@@ -64,7 +64,7 @@ def test_pandas_takes_sealed_paths_for_urls_whenever_it_is_loaded(tmp_path):
     code = """if True:
     import sys
     from sealbook.sealing import InMemoryKeys, SealingKey, set_default_keys
-    from sealbook.sealing.pandas_urls import accept_sealed_urls
+    from sealbook.pandas_urls import accept_sealed_urls
     keys = InMemoryKeys(SealingKey("k", 1, b"k" * 32))
     set_default_keys(lambda: keys, key=lambda: "k")
     before = len(sys.meta_path)

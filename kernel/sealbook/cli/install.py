@@ -10,7 +10,7 @@ import typer
 
 from sealbook.cli import console
 from sealbook.cli.options import Json
-from sealbook.errors import InputError
+from sealbook.errors import InputError, RefusedError
 
 
 def install(
@@ -28,7 +28,7 @@ def install(
     if user + sys_prefix + (prefix is not None) > 1:
         raise InputError("Say one of --user, --sys-prefix and --prefix.")
     where = sys.prefix if sys_prefix else str(prefix) if prefix else None
-    done = ensure(name=name, prefix=where, policy=policy, always=True)
+    done = ensure(name=name, prefix=where, policy=policy, approve=True)
     if console.emit(done):
         return
     # That other code is admitted now is said in any case.
@@ -41,14 +41,20 @@ def install(
 
 
 def ensure(
-    *, name: str, prefix: str | None = None, policy: Path | None = None, always: bool = False
+    *, name: str, prefix: str | None = None, policy: Path | None = None, approve: bool = False
 ) -> dict[str, Any]:
     """Make policy and kernelspec fit this installation.
 
     Parameters
     ----------
-    always
-        Install the kernelspec also if one that fits is found somewhere.
+    approve
+        The person asked to install: replace a policy that does not admit the code installed now, and
+        install the kernelspec also if one that fits is found somewhere.
+
+    Raises
+    ------
+    RefusedError
+        There is a policy, it does not fit, and nobody asked to replace it.
     """
     from sealbook.attestation import Policy
     from sealbook.cli import machine
@@ -64,6 +70,8 @@ def ensure(
     else:
         path = machine.policy_path()
         fit = machine.check_policy(path, machine.measure_kernel())
+        if not fit.ok and path.exists() and not approve:
+            raise RefusedError(f"The policy does not fit this installation: {fit.detail}; {fit.remedy}.")
         if not fit.ok:
             measured = machine.measure_settled()
             kept = machine.write_policy(path, machine.simulated_policy_text(measured))
@@ -72,7 +80,7 @@ def ensure(
             )
             if kept is not None:
                 notes.append(f"Replaced the policy, because {fit.detail}; the old one is {kept}.")
-    if always or not machine.check_kernelspec(name, path).ok:
+    if approve or not machine.check_kernelspec(name, path).ok:
         try:
             directory = kernelspec.install(user=prefix is None, prefix=prefix, policy=path, name=name)
         except OSError as error:

@@ -421,7 +421,7 @@ def _describe(path: str) -> tuple[bytes, str | None]:
 
 
 def main() -> None:
-    """Print, as JSON, the measurement of what this very interpreter loads (see `sealbook.simulated_loader`)."""
+    """Print as JSON the measurement of what this interpreter loads; `sealbook.simulated_loader` runs this."""
     measured = measure()
     print(json.dumps(asdict(measured) | {"mrenclave": measured.mrenclave.hex()}))
 
