@@ -283,4 +283,4 @@ def detach() -> None:
         _current = None
 
 
-sealing.set_default_keys(lambda: current().keys, key=lambda: current().default_key)
+sealing.set_default_keys(lambda: current().keys, key=lambda: current().default_key, replace=False)

@@ -97,7 +97,7 @@ def test_changed_code_is_approved_by_installing_again_and_that_is_said_and_recor
     outcome = user.run("install", "--quiet")
     assert "installed code changed" in outcome.err
     assert user.policy.with_name("simulated.toml.old").read_bytes() == before
-    (entry,) = AuditLog(user.home / "audit.jsonl").entries()
+    *_, entry = AuditLog(user.home / "audit.jsonl").entries()
     measured = Policy.load(user.policy).identities[0].mrenclave[0]
     assert (entry["event"], entry["decision"], entry["measurement"]) == ("policy", "approved", measured.hex())
 
@@ -291,3 +291,11 @@ def test_demo_refuses_what_is_no_notebook(user, tmp_path, content):
     outcome = user.run("demo", tmp_path / "n.ipynb", "--json", status=2)
     assert "is not a notebook" in outcome.json["error"]
     assert "Traceback" not in outcome.err
+
+
+def test_demo_does_not_approve_changed_code(user, tmp_path):
+    user.write_policy_of_other_code()
+    before = user.policy.read_bytes()
+    outcome = user.run("demo", notebook(tmp_path / "n.ipynb", "1 + 1"), status=1)
+    assert "`sealbook install` approves it" in outcome.err
+    assert user.policy.read_bytes() == before

@@ -20,7 +20,7 @@ INTERVAL = 1.0
 
 #: So many pings in a row without an answer and the client counts as gone. Counted in pings and
 #: not in clock time: a laptop that slept has missed none.
-PATIENCE = 20
+PATIENCE = 10
 
 
 class ClientWatch(threading.Thread):

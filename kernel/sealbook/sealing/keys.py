@@ -141,7 +141,10 @@ _default: tuple[Callable[[], KeyProvider], Callable[[], str | None]] | None = No
 
 
 def set_default_keys(
-    factory: Callable[[], KeyProvider] | None, *, key: Callable[[], str | None] | None = None
+    factory: Callable[[], KeyProvider] | None,
+    *,
+    key: Callable[[], str | None] | None = None,
+    replace: bool = True,
 ) -> None:
     """Say where keys come from when a caller names no provider, as ``sealed::`` URLs cannot.
 
@@ -151,8 +154,12 @@ def set_default_keys(
         Called at every use, so that a session that begins later is found. None unsets it.
     key
         Called for the key name to seal with when a caller names none.
+    replace
+        False leaves what was set before: the program's own choice counts more than sealbook's session.
     """
     global _default
+    if _default is not None and not replace:
+        return
     _default = None if factory is None else (factory, key or (lambda: None))
 
 
