@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,15 @@ def keys() -> InMemoryKeys:
 
 
 @pytest.fixture
-def default_keys(keys: InMemoryKeys) -> Iterator[InMemoryKeys]:
+def no_default_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No default provider is set; whatever another module set is back afterwards."""
+    monkeypatch.setattr("sealbook.sealing.keys._default", None)
+
+
+@pytest.fixture
+def default_keys(keys: InMemoryKeys, no_default_keys: None) -> InMemoryKeys:
     set_default_keys(lambda: keys, key=lambda: "team/data")
-    yield keys
-    set_default_keys(None)
+    return keys
 
 
 @pytest.fixture

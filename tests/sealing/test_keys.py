@@ -141,21 +141,24 @@ def test_a_file_opens_with_any_of_the_keys_it_is_sealed_to(tmp_path, make, opene
         assert read(sealed, keys=InMemoryKeys(keys.current(name))) == b"for two"
 
 
-def test_the_default_provider_is_asked_every_time():
-    set_default_keys(None)
+def test_the_default_provider_is_asked_every_time(no_default_keys):
     with pytest.raises(InputError, match="no sealing keys"):
         default_keys()
     with pytest.raises(InputError, match="Name the key"):
         default_key_name()
-    try:
-        set_default_keys(InMemoryKeys)
-        assert default_keys() is not default_keys()
-        with pytest.raises(InputError, match="Name the key"):
-            default_key_name()
-        set_default_keys(InMemoryKeys, key=lambda: "a/b")
-        assert default_key_name() == "a/b"
-    finally:
-        set_default_keys(None)
+    set_default_keys(InMemoryKeys)
+    assert default_keys() is not default_keys()
+    with pytest.raises(InputError, match="Name the key"):
+        default_key_name()
+    set_default_keys(InMemoryKeys, key=lambda: "a/b")
+    assert default_key_name() == "a/b"
+
+
+def test_a_provider_that_gives_way_does_not_replace_the_programs_own(no_default_keys):
+    own = InMemoryKeys()
+    set_default_keys(lambda: own)
+    set_default_keys(InMemoryKeys, replace=False)
+    assert default_keys() is own
 
 
 def test_a_progress_bar_appears_only_after_a_second(capfd, tmp_path, plain_file, keys):
