@@ -23,7 +23,7 @@ from sealbook.attestation import (
 from sealbook.attestation import measure as measure_runtime
 
 
-def measure() -> list[dict[str, Any]]:
+def measure(quick: bool = False) -> list[dict[str, Any]]:
     """Return rows of name, value, baseline, ratio, target, holds, note; times in milliseconds."""
     with tempfile.TemporaryDirectory() as directory:
         return [*_quotes(Path(directory)), *_measurements(Path(directory))]
