@@ -19,7 +19,7 @@ demo: install ## install sealbook and run the quickstart notebook on an attested
 	@$(PYTHON) -m sealbook demo notebooks/01-quickstart.ipynb --output notebooks/executed/01-quickstart.ipynb
 
 lab: install ## open JupyterLab on the notebooks
-	@$(PYTHON) -m sealbook lab notebooks
+	@$(PYTHON) -m sealbook lab notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 browser:
 	@.ci/browser

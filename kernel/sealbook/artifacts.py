@@ -145,6 +145,7 @@ def seal(
 def unseal(
     path: str | os.PathLike[str],
     *,
+    key: str | None = None,
     context: Mapping[str, str] | None = None,
     to: str | os.PathLike[str] | None = None,
 ) -> Any:
@@ -154,6 +155,9 @@ def unseal(
     ----------
     path
         The sealed file.
+    key
+        When given, the file must be sealed to the key of this name, in any version. Files of this
+        session's other keys then do not open under this name.
     context
         When given, the file must have been sealed with exactly this context.
     to
@@ -163,7 +167,8 @@ def unseal(
     Raises
     ------
     UnsealError
-        The file, the key or the context is not the one of the sealing. Nothing is returned or written.
+        The file, the key or the context is not the one of the sealing, or of this call. Nothing is
+        returned or written.
     KeyUnavailableError
         This session does not get the key.
     ContentError
@@ -174,7 +179,10 @@ def unseal(
     now = session.current()
     source = _local(path)
     target = None if to is None else _local(to)
-    with _explained(source, "read"), sealing.open_sealed(source, keys=now.keys, context=context) as file:
+    with (
+        _explained(source, "read"),
+        sealing.open_sealed(source, keys=now.keys, key=key, context=context) as file,
+    ):
         info = file.info
         codec = codec_named(info.codec)
         result: Any = target
@@ -183,7 +191,7 @@ def unseal(
         elif isinstance(codec, DirectoryCodec):
             codec.read_to(cast("BinaryIO", io.BufferedReader(file, _READ_BUFFER)), target)
     if target is not None and not isinstance(codec, DirectoryCodec):
-        info = sealing.unseal_file(source, target, keys=now.keys, context=context, progress=True)
+        info = sealing.unseal_file(source, target, keys=now.keys, key=key, context=context, progress=True)
     _report(now, "unsealed", _artifact(source, info, now.label))
     return result
 
@@ -201,8 +209,14 @@ def open(
 
     Parameters
     ----------
-    path, key, context
-        See :func:`seal` and :func:`unseal`.
+    path
+        The sealed file.
+    key
+        Writing: the key to seal to; the session's default key when None. Reading: when given, the file
+        must be sealed to the key of this name.
+    context
+        Writing: text that the file is bound to. Reading: when given, the file must have been sealed
+        with exactly this one.
     mode
         "rb" or "wb".
 
@@ -222,9 +236,7 @@ def open(
         )
     if mode != "rb":
         raise InputError(f"A sealed file opens with mode 'rb' or 'wb', not {mode!r}.")
-    if key is not None:
-        raise InputError("The key of a sealed file stands in its header; name a key only for writing.")
-    reader = sealing.open_sealed(target, "rb", keys=now.keys, context=context)
+    reader = sealing.open_sealed(target, "rb", keys=now.keys, key=key, context=context)
     return cast("BinaryIO", io.BufferedReader(reader, _READ_BUFFER))
 
 

@@ -16,7 +16,11 @@ from sealbook.errors import InputError
 #: Objects and arrays may nest this deep; deeper input is refused before it is parsed.
 MAX_DEPTH = 32
 
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+#: The closing quote is optional: nothing after a string's content can fail, so nothing is tried again and
+#: the time is linear also where a string has no end.
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
+#: Only such an escape can bring half a surrogate pair into a parsed string: UTF-8 has none.
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def canonical_json(value: Any) -> bytes:
@@ -35,12 +39,15 @@ def canonical_json(value: Any) -> bytes:
     Raises
     ------
     TypeError
-        For floats and every other type: their encoding would not be canonical.
+        For floats and every other type: their encoding would not be canonical. For strings with half a
+        surrogate pair: they have no UTF-8.
     """
     _refuse_inexact(value)
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise TypeError("no canonical JSON for half a surrogate pair") from None
 
 
 def parse_json(data: bytes | str, *, what: str, max_bytes: int) -> Any:
@@ -58,7 +65,8 @@ def parse_json(data: bytes | str, *, what: str, max_bytes: int) -> Any:
     Raises
     ------
     InputError
-        Too long, nested deeper than :data:`MAX_DEPTH`, not UTF-8, not JSON, a duplicate key, a NaN.
+        Too long, nested deeper than :data:`MAX_DEPTH`, not UTF-8, not JSON, a duplicate key, a NaN, half a
+        surrogate pair (RFC 8259, section 8.2: what parsers make of one is unpredictable).
     """
     if len(data) > max_bytes:
         raise InputError(f"{what} is larger than the {max_bytes} bytes that are accepted.")
@@ -66,7 +74,10 @@ def parse_json(data: bytes | str, *, what: str, max_bytes: int) -> Any:
         text = data if isinstance(data, str) else data.decode("utf-8")
         if _nesting(text) > MAX_DEPTH:
             raise InputError(f"{what} is nested deeper than the {MAX_DEPTH} levels that are accepted.")
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        if isinstance(data, str) or _SURROGATE_ESCAPE.search(text):
+            _refuse_lone_surrogates(value)
+        return value
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
@@ -106,6 +117,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         raise ValueError("a key stands twice in one object")
     return result
+
+
+def _refuse_lone_surrogates(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("half a surrogate pair stands in a string") from None
 
 
 def _no_constant(name: str) -> Any:

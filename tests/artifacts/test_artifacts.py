@@ -122,10 +122,42 @@ def test_context_is_insisted_on_also_when_the_host_swaps_the_file_in_between(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_key_is_named_only_for_writing(tmp_path: Path) -> None:
-    sealbook.seal("x", tmp_path / "x.sealed")
-    with pytest.raises(InputError, match="only for writing"):
-        sealbook.open(tmp_path / "x.sealed", key="session/default")
+def test_a_key_is_insisted_on(tmp_path: Path) -> None:
+    sealbook.seal("right", tmp_path / "a.sealed", key="session/a")
+    sealbook.seal("wrong", tmp_path / "b.sealed", key="session/b")
+    assert sealbook.unseal(tmp_path / "a.sealed", key="session/a") == "right"
+    assert sealbook.unseal(tmp_path / "a.sealed", key="session/a", to=tmp_path / "to").read_text() == "right"
+    with sealbook.open(tmp_path / "a.sealed", key="session/a") as file:
+        assert file.read() == b"right"
+    (tmp_path / "b.sealed").replace(tmp_path / "a.sealed")  # what a host can do
+    assert sealbook.unseal(tmp_path / "a.sealed") == "wrong"
+    with pytest.raises(UnsealError) as caught:
+        sealbook.unseal(tmp_path / "a.sealed", key="session/a")
+    with pytest.raises(UnsealError):
+        sealbook.unseal(tmp_path / "a.sealed", key="session/a", to=tmp_path / "out")
+    with pytest.raises(UnsealError):
+        sealbook.open(tmp_path / "a.sealed", key="session/a")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UnsealError) as other:
+        sealbook.unseal(tmp_path / "a.sealed", context={"not": "this"})
+    assert str(caught.value) == str(other.value)
+
+
+def test_a_key_is_insisted_on_also_when_the_host_swaps_the_file_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealbook.seal("right", tmp_path / "a.sealed", key="session/a")
+    sealbook.seal("wrong", tmp_path / "b.sealed", key="session/b")
+    unseal_file = sealing.unseal_file
+
+    def swapped(source: Path, *args: Any, **kwargs: Any) -> Any:
+        (tmp_path / "b.sealed").replace(source)
+        return unseal_file(source, *args, **kwargs)
+
+    monkeypatch.setattr(sealing, "unseal_file", swapped)
+    with pytest.raises(UnsealError):
+        sealbook.unseal(tmp_path / "a.sealed", key="session/a", to=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_refused_object_leaves_the_old_file(tmp_path: Path) -> None:
@@ -258,6 +290,7 @@ def test_an_exception_in_the_block_leaves_no_file(tmp_path: Path) -> None:
         (lambda d: sealbook.seal("x", d / "no" / "dir"), InputError),
         (lambda d: sealbook.seal("x", d / "x", key="Bad Name"), InputError),
         (lambda d: sealbook.seal("x", d / "x", context={"a": 1}), InputError),
+        (lambda d: sealbook.unseal(d / "x", key="Bad Name"), InputError),
         (lambda d: sealbook.open(d / "x", "r"), InputError),
         (lambda d: sealbook.seal(d / "missing", d / "x"), InputError),
     ],

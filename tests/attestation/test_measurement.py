@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sealbook.attestation import measure, settle_bytecode
-from sealbook.attestation.simulated import runtime_roots
 from sealbook.errors import InputError
+from sealbook.simulated_loader import ISOLATED
 
 TAG = sys.implementation.cache_tag
 
@@ -171,41 +173,197 @@ def test_a_root_that_is_missing_is_refused(tree: Path) -> None:
         measure(roots={"tree": tree / "nowhere"}, use_cache=False)
 
 
+def _isolated(code: str, *arguments: object) -> str:
+    """Run code as the loader runs the measuring: with the kernel's own flags."""
+    command = [sys.executable, *ISOLATED, "-c", "import sys\n" + code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+_MEASURE_BELOW = """
+from pathlib import Path
+from sealbook.attestation.simulated import measurement as m
+{setup}
+try:
+    roots = {{k: v for k, v in m.runtime_roots().items() if v.is_relative_to(sys.argv[1])}}
+    m.runtime_roots = lambda: roots  # the whole installation takes seconds
+    print(m.measure(use_cache=False).mrenclave.hex())
+except m.InputError as error:
+    print(error)
+"""
+
+
+def _measure_below(directory: Path, setup: str) -> str:
+    """Return the measurement of all roots below a directory after `setup`, or why there is none."""
+    return _isolated(_MEASURE_BELOW.format(setup=setup), directory)
+
+
+def _zip(file: Path, text: str) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("inner/module.py"), text)
+
+
 def test_the_roots_are_what_this_interpreter_loads_from() -> None:
-    import json as standard_module
+    code = """
+import json, cryptography, sealbook
+from sealbook.attestation.simulated import runtime_roots
+modules = [json.__file__, cryptography.__file__, sealbook.__file__]
+print(json.dumps([{k: str(v) for k, v in runtime_roots().items()}, sys.path, modules]))
+"""
+    roots, path, modules = json.loads(_isolated(code))
+    assert roots["python"] == str(Path(sys.executable).resolve())
+    for place in (*path, *modules):
+        assert any(Path(place).resolve().is_relative_to(root) for root in roots.values()), place
+    assert not any(Path(root) == Path.cwd() for root in roots.values())
+    assert [roots, path, modules] == json.loads(_isolated(code))
 
-    import cryptography
 
-    import sealbook
-
-    roots = runtime_roots()
-    assert roots["python"] == Path(sys.executable).resolve()
-    for module in (standard_module, cryptography, sealbook):
-        place = Path(module.__file__).resolve()
-        assert any(place.is_relative_to(root) for root in roots.values()), place
-    assert not any(root == Path.cwd() for root in roots.values())
+def test_the_archive_of_the_standard_library_is_a_root_although_it_is_absent() -> None:
+    code = "from sealbook.attestation.simulated import runtime_roots; print(*runtime_roots().values())"
+    archive = next(entry for entry in sys.path if entry.endswith(".zip"))
+    assert not Path(archive).exists()
+    assert str(Path(archive).resolve()) in _isolated(code).split()
 
 
-def test_a_directory_from_a_pth_file_and_pythonpath_is_measured(tmp_path: Path) -> None:
-    packages = tmp_path / "site-packages"
-    editable = tmp_path / "editable"
-    named = tmp_path / "named"
-    for directory in (packages, editable, named):
-        directory.mkdir()
-    (packages / "editable.pth").write_text(f"# comment\nimport os\n{editable}\n\n")
-    code = (
-        "import sys; sys.path.append(sys.argv[1]); from sealbook.attestation.simulated import runtime_roots; "
-        "print(*runtime_roots().values(), sep='\\n')"
+@pytest.mark.parametrize("inner", ["", "/inner"])
+def test_an_archive_on_the_path_is_measured_from_its_absence_on(tmp_path: Path, inner: str) -> None:
+    archive = tmp_path / "python311.zip"
+    setup = f"sys.path.insert(0, {str(archive) + inner!r})"
+    absent = _measure_below(tmp_path, setup)
+    _zip(archive, "x = 1")
+    first = _measure_below(tmp_path, setup)
+    _zip(archive, "x = 2")
+    second = _measure_below(tmp_path, setup)
+    archive.unlink()
+    assert len({absent, first, second, _measure_below(tmp_path, "")}) == 4
+    assert all(len(digest) == 64 for digest in (absent, first, second))
+    assert _measure_below(tmp_path, setup) == absent
+
+
+@pytest.mark.parametrize("kind", ["directory", "egg"])
+def test_what_a_pth_file_names_is_measured(tmp_path: Path, kind: str) -> None:
+    packages, target = tmp_path / "site-packages", tmp_path / f"package.{kind}"
+    packages.mkdir()
+    (packages / "editable.pth").write_text(f"# comment\nimport os\n{target}\n\n")
+    setup = f"import site; site.addsitedir({str(packages)!r}); assert {str(target)!r} in sys.path"
+    measured = []
+    if kind == "directory":
+        target.mkdir()
+    for text in ("x = 1", "x = 2"):
+        if kind == "directory":
+            (target / "module.py").write_text(text)
+        else:
+            _zip(target, text)
+        measured.append(_measure_below(tmp_path, setup))
+    assert len({*measured, _measure_below(tmp_path, "")}) == 3
+
+
+def test_pythonpath_is_measured_where_it_counts(tmp_path: Path) -> None:
+    code = "from sealbook.attestation.simulated import runtime_roots; print(*runtime_roots().values())"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-P", "-c", code]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert str(tmp_path) in listed.stdout.split()
+
+
+def _editable(directory: Path, mapping: dict[str, str], namespaces: dict[str, list[str]]) -> str:
+    """Install as `pip install -e` does, with setuptools' own finder; return the set-up that loads it."""
+    from setuptools.command.editable_wheel import _finder_template
+
+    packages = directory / "site-packages"
+    packages.mkdir(exist_ok=True)
+    name = "__editable___project_1_0_finder"
+    source = _finder_template("__editable__.project-1.0.finder", mapping, namespaces)
+    (packages / f"{name}.py").write_text(source)
+    (packages / "__editable__.project-1.0.pth").write_text(f"import {name}; {name}.install()")
+    return (
+        f"import site; site.addsitedir({str(packages)!r})\n"
+        "assert sys.meta_path[-1].__name__ == '_EditableFinder'"
     )
-    environment = {**os.environ, "PYTHONPATH": str(named)}
-    listed = subprocess.run(
-        [sys.executable, "-c", code, str(packages)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environment,
-    ).stdout.splitlines()
-    assert {str(packages), str(editable), str(named)} <= set(listed)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "package/__init__.py",
+        "package/inner/data.csv",
+        "single.py",
+        f"__pycache__/single.{TAG}.pyc",
+        "plain.py",
+    ],
+)
+def test_what_an_editable_finder_leads_to_is_measured(tmp_path: Path, file: str) -> None:
+    project = tmp_path / "project"
+    (project / "package").mkdir(parents=True)
+    (project / "plain").mkdir()  # no package: the finder then takes plain.py
+    (project / "package/__init__.py").write_text("")
+    (project / "single.py").write_text("")
+    mapping = {name: str(project / name) for name in ("package", "single", "plain")}
+    setup = _editable(tmp_path, mapping, {})
+    before = _measure_below(tmp_path, setup)
+    assert len(before) == 64
+    (project / file).parent.mkdir(exist_ok=True)
+    (project / file).write_text("changed = 1")
+    after = _measure_below(tmp_path, setup)
+    assert len(after) == 64
+    assert after != before
+    (project / "unrelated.txt").write_text("")
+    assert _measure_below(tmp_path, setup) == after
+
+
+UNKNOWN = "class Finder:\n    def find_spec(self, *_): pass\n"
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        UNKNOWN + "sys.meta_path.append(Finder())",
+        UNKNOWN + "sys.meta_path.insert(0, Finder)",
+        UNKNOWN + "Finder.__name__ = '_EditableFinder'; sys.meta_path.append(Finder)",
+        UNKNOWN + "Finder.__name__ = '_EditableFinder'; Finder.__module__ = '__editable___a_finder'\n"
+        "sys.meta_path.append(Finder)",
+        "def hook(entry): raise ImportError\nsys.path_hooks.append(hook)",
+        "editable namespaces",
+        "editable relative",
+    ],
+)
+def test_an_unknown_import_hook_is_refused_with_what_to_do(tmp_path: Path, setup: str) -> None:
+    if setup == "editable namespaces":
+        setup = _editable(tmp_path, {}, {"ns": [str(tmp_path / "ns")]})
+    elif setup == "editable relative":
+        setup = _editable(tmp_path, {"package": "src/package"}, {})
+    sentence = _measure_below(tmp_path, setup)
+    assert sentence.startswith("What Python loads cannot be measured, because the import hook ")
+    assert "non-editable" in sentence
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("entry", ["", "project", "__editable__.project-1.0.finder.__path_hook__"])
+def test_a_path_that_depends_on_the_working_directory_is_refused(tmp_path: Path, entry: str) -> None:
+    assert "working directory" in _measure_below(tmp_path, f"sys.path.append({entry!r})")
+
+
+def test_import_hooks_that_load_from_measured_places_only_are_accepted(tmp_path: Path) -> None:
+    setup = """
+import _distutils_hack, types
+from sealbook.pandas_urls import accept_sealed_urls
+_distutils_hack.add_shim(); accept_sealed_urls()
+six = types.new_class("_SixMetaPathImporter"); six.__module__ = "six"  # the name is all that is looked at
+sys.meta_path.append(six())
+assert len(sys.meta_path) >= 6
+"""
+    assert len(_measure_below(tmp_path, setup)) == 64
+
+
+def test_the_measuring_process_ends_with_the_sentence_only() -> None:
+    code = UNKNOWN + "sys.meta_path.append(Finder())\n"
+    code += "from sealbook.attestation.simulated.measurement import main; main()"
+    command = [sys.executable, *ISOLATED, "-c", "import sys\n" + code]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("What Python loads cannot be measured")
+    assert done.stderr.count("\n") == 1
 
 
 def test_settled_byte_code_stays_as_it_is_when_the_code_runs(tmp_path: Path) -> None:

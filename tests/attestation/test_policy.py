@@ -145,6 +145,38 @@ def test_a_wrong_field_is_refused_with_its_cause(line: str, replacement: str, ca
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "table"),
+    [
+        ("grace_seconds", "[tcb]"),
+        ("max_age_seconds", "[collateral]"),
+        ("nonce_ttl_seconds", "[freshness]"),
+        ("ttl_seconds", "[release]"),
+    ],
+)
+@pytest.mark.parametrize("seconds", [10 * 365 * 24 * 3600 + 1, 2**40])
+def test_a_time_longer_than_ten_years_is_refused_with_its_line(field: str, table: str, seconds: int) -> None:
+    lines = [line for line in _text().splitlines() if not line.startswith(f"{field} ")]
+    lines.insert(lines.index(table) + 1, f"{field} = {seconds}")
+    line = lines.index(table) + 2
+    with pytest.raises(PolicyError, match=rf"p\.toml, line {line}: {field} is a whole number from [01] to"):
+        Policy.parse("\n".join(lines), source="p.toml")
+
+
+@pytest.mark.parametrize("field", ["created", "expires"])
+@pytest.mark.parametrize("when", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_utc_does_not_have_is_refused_with_its_line(field: str, when: str) -> None:
+    lines = [f"{field} = {when}" if line.startswith(f"{field} ") else line for line in _text().splitlines()]
+    line = lines.index(f"{field} = {when}") + 1
+    with pytest.raises(PolicyError, match=rf"line {line}: {field} is a time that does not exist in UTC"):
+        Policy.parse("\n".join(lines))
+
+
+def test_ten_years_are_accepted() -> None:
+    text = _text().replace("ttl_seconds = 43200", f"ttl_seconds = {10 * 365 * 24 * 3600}", 1)
+    assert NOW + timedelta(seconds=Policy.parse(text).release.ttl_seconds) > NOW
+
+
 def test_the_line_of_a_wrong_field_in_the_second_identity_is_the_second_ones() -> None:
     text = _text() + '\n[[identity]]\nname = "other"\nmrenclave = ["00"]\n'
     with pytest.raises(PolicyError, match=f"line {len(text.splitlines())}: mrenclave"):

@@ -46,7 +46,9 @@ def test_every_refusal_that_can_be_determined_is_listed(scene: Any, refused_by: 
         scene.quote(isv_svn=1, attributes=b"\x15" + scene.report.attributes[1:]),
         policy=policy,
         expected=bytes(64),
-        collateral=scene.forge.collateral(pck_crl_issuer_chain=""),
+        collateral=scene.forge.collateral(
+            pck_crl_issuer_chain=scene.forge.collateral().tcb_info_issuer_chain
+        ),
     )
     refused_by(
         result,

@@ -87,51 +87,54 @@ def _measure(where: Path, memory: Path, size: int, rounds: int) -> list[dict[str
     rows = []
 
     def row(
-        name: str, value: float, baseline: float, target: float, note: str, *, known: bool = True
+        name: str, value: float, baseline: float, target: float, unit: str, note: str, *, known: bool = True
     ) -> None:
-        ratio = value / baseline
         rows.append(
             {
                 "name": name,
-                "value": round(value, 3),
-                "baseline": round(baseline, 3),
-                "ratio": round(ratio, 2),
-                "target": target,
-                "holds": ratio >= target if known else None,
+                "value": f"{value:.2f} {unit}",
+                "baseline": f"{baseline:.2f} {unit}",
+                "ratio": f"{value / baseline:.2f}x",
+                "target": f"at least {target:g}x",
+                "holds": value / baseline >= target if known else None,
                 "note": note,
             }
         )
 
+    per_cpu, per_second = "GB per CPU-second", "GB/s"
     gib = f"{size / (1 << 30):g} GiB"
     for way in ("seal", "unseal"):
-        note = f"GB per CPU-second, {gib}, one thread; openssl speed -evp aes-256-gcm, 16 KiB blocks"
-        row(f"{way}, vs openssl speed", speed[way], speed["openssl"], 0.85, note)
+        note = f"{gib}, one thread; openssl speed -evp aes-256-gcm, 16 KiB blocks"
+        row(f"{way} a file, against `openssl speed`", speed[way], speed["openssl"], 0.85, per_cpu, note)
     scaling = speed["openssl scaling"]
     free = f"two openssl processes on this machine now: {scaling:.2f}x one"
     # Where two processes of openssl's do not scale either, nothing is known of two threads here.
     known = scaling >= 1.6
     for way in ("seal", "unseal"):
-        note = f"GB/s wall, {gib} in a memory file system, where no disk is the limit; {free}"
+        note = f"{gib} in a memory file system, where no disk is the limit; {free}"
         one, two = speed[f"{way} wall 1"], speed[f"{way} wall 2"]
-        row(f"{way}, two threads vs one", two, one, 1.6, note, known=known)
-    note = f"GB/s wall, the segments alone, no files; {free}"
-    row("cipher, two threads vs one", speed["cipher 2"], speed["cipher 1"], 1.6, note, known=known)
+        row(f"{way} a file, two threads against one", two, one, 1.6, per_second, note, known=known)
+    note = f"no files; {free}"
+    one, two = speed["cipher 1"], speed["cipher 2"]
+    row("encrypt segments, two threads against one", two, one, 1.6, per_second, note, known=known)
     for name, target in (("age", 1.3), ("tink", 4.0)):
         for way in ("seal", "unseal"):
             if f"{name} {way}" in speed:
                 durable = "too" if name == "tink" else "leaves that to the kernel"
-                note = f"GB per CPU-second, {gib}, same file, ours until it is on the disk; {name} {durable}"
-                row(f"{way}, vs {name}", speed[way], speed[f"{name} {way}"], target, note)
+                note = f"{gib}, same file, ours until it is on the disk; {name} {durable}"
+                row(
+                    f"{way} a file, against {name}", speed[way], speed[f"{name} {way}"], target, per_cpu, note
+                )
     memory = _memory(plain, where)
     rows.append(
         {
-            "name": "memory above the interpreter's",
-            "value": memory,
-            "baseline": 64,
-            "ratio": round(memory / 64, 2),
-            "target": 1.0,
+            "name": "memory to seal and unseal a file",
+            "value": f"{memory:.0f} MiB",
+            "baseline": "the interpreter's own",
+            "ratio": f"+{memory:.0f} MiB",
+            "target": "at most +64 MiB",
             "holds": memory <= 64,
-            "note": f"MiB at most, to seal and unseal {gib} with the default threads; lower is better",
+            "note": f"{gib}, default threads",
         }
     )
     return rows

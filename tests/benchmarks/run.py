@@ -21,7 +21,7 @@ from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parents[1] / "README.md"
-_HOLDS = {True: "yes", False: "**no**", None: "not judged here: "}
+_HOLDS = {True: "yes", False: "**no**", None: "not judged"}
 COLUMNS = ("name", "value", "baseline", "ratio", "target", "holds", "note")
 
 
@@ -44,10 +44,10 @@ def rows(pattern: str, quick: bool) -> list[dict[str, Any]]:
 
 def markdown(measured: list[dict[str, Any]]) -> str:
     """Return the table as the README shows it."""
-    lines = ["| measure | sealbook | baseline | ratio | target | holds |", "|---|---|---|---|---|---|"]
+    lines = ["| measure | sealbook | baseline | ratio | target | holds | |", "|---|---|---|---|---|---|---|"]
     lines += [
         f"| {r['name']} | {r['value']} | {r['baseline']} | {r['ratio']} | {r['target']} | "
-        f"{_HOLDS[r['holds']]} |"
+        f"{_HOLDS[r['holds']]} | {r['note']} |"
         for r in measured
     ]
     where = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"

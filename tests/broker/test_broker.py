@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sealbook.attestation import AttestationRefusedError, CollateralMemory, StaleNonceError
 from sealbook.attestation.simulated import Measurement
@@ -23,7 +26,7 @@ from sealbook.broker.passphrase import inherited
 from sealbook.broker.session import SessionTable, TooManySessionsError
 from sealbook.errors import InputError, RefusedError
 
-from .conftest import CLAIMS, OTHER_MEASUREMENT
+from .conftest import AUDIENCE, CLAIMS, MEASUREMENT, OTHER_MEASUREMENT, World
 
 
 def with_release(**fields):
@@ -145,6 +148,114 @@ def test_evidence_that_is_no_quote_is_refused_and_recorded(world):
     (entry,) = world.events("attest")
     assert entry["decision"] == "refused"
     assert entry["reasons"]
+
+
+#: Any text, also with halves of surrogate pairs, which neither UTF-8 nor JSON can say.
+ODD_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=40) | st.sampled_from(
+    ["", "\ud800", "a\udfff", "\udcff" * 3, "\0", "x" * 2000, "x" * 200_000, "\ud83d\ude00", AUDIENCE]
+)
+
+
+@pytest.fixture(scope="module")
+def one_world(platform, tmp_path_factory) -> World:
+    """One for all examples."""
+    return World(platform, tmp_path_factory.mktemp("fuzz"))
+
+
+def refuses_and_records(world: World, quote, nonce: bytes, **bound) -> None:
+    """Attest; it is accepted, or refused by a sentence that stands in the log, and the nonce is used up."""
+    given_up = {"role": "kernel", "audience": AUDIENCE, "claims": CLAIMS} | bound
+    before = len(world.events("attest"))
+    with suppress(RefusedError, InputError):
+        world.broker.close_session(world.broker.attest(quote, nonce=nonce, policy=world.policy, **given_up))
+    assert len(world.events("attest")) == before + 1
+    last = world.events("attest")[-1]
+    assert last["decision"] == "accepted" or all(last["reasons"])
+    with pytest.raises(StaleNonceError):
+        world.broker.attest(world.quote(nonce), nonce=nonce, policy=world.policy, role="kernel",
+                            audience=AUDIENCE, claims=CLAIMS)  # fmt: skip
+    assert world.audit.verify().ok
+    world.audit.path.unlink()
+    world.audit.path.with_name("audit.jsonl.head").unlink()
+
+
+FUZZ = settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@FUZZ
+@given(
+    quote=st.binary(max_size=20_000),
+    role=ODD_TEXT | st.just("kernel"),
+    audience=ODD_TEXT,
+    claims=st.dictionaries(ODD_TEXT, st.binary(max_size=8), max_size=3),
+)
+def test_whatever_stands_in_evidence_and_its_binding_is_at_most_a_recorded_refusal(
+    one_world, quote, role, audience, claims
+):
+    nonce = one_world.broker.challenge(one_world.policy)
+    refuses_and_records(one_world, quote, nonce, role=role, audience=audience, claims=claims)
+
+
+@FUZZ
+@given(data=st.data())
+def test_whatever_is_changed_in_a_quote_is_at_most_a_recorded_refusal(one_world, data):
+    nonce = one_world.broker.challenge(one_world.policy)
+    quote = bytearray(one_world.quote(nonce))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(quote) - 1))
+        quote[at : at + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))
+    refuses_and_records(one_world, bytes(quote), nonce)
+
+
+@pytest.mark.parametrize("bound", [
+    {"audience": "\ud800"}, {"role": "\udfff"}, {"audience": ""}, {"audience": None}, {"role": 7},
+    {"claims": {"\ud800": b""}}, {"claims": {"": b""}}, {"claims": {"a": 5}}, {"claims": {"a": "text"}},
+    {"claims": {str(n): b"" for n in range(65)}}, {"audience": "x" * 1_000_000}, {"quote": None},
+    {"quote": "text"}, {"quote": bytearray(9)},
+], ids=lambda bound: next(iter(bound)))  # fmt: skip
+def test_odd_arguments_of_an_attestation_are_recorded_refusals(world, bound):
+    bound = dict(bound)
+    nonce = world.broker.challenge(world.policy)
+    cause = "byte string" if "quote" in bound else "Role, audience and|Evidence binds"
+    with pytest.raises((RefusedError, InputError), match=cause):
+        world.broker.attest(
+            bound.pop("quote", world.quote(nonce)),
+            nonce=nonce,
+            policy=world.policy,
+            **({"role": "kernel", "audience": AUDIENCE, "claims": CLAIMS} | bound),
+        )
+    (entry,) = world.events("attest")
+    assert entry["decision"] == "refused"
+
+
+@pytest.mark.parametrize("nonce", [None, "text", 32, [1]])
+def test_a_nonce_that_is_no_byte_string_is_refused(world, nonce):
+    with pytest.raises(InputError, match="byte string"):
+        world.broker.attest(b"", role="kernel", audience="x", nonce=nonce, claims={}, policy=world.policy)
+
+
+def test_a_collateral_source_that_fails_on_a_quote_is_a_recorded_refusal(world):
+    class Failing:
+        """A source with an error in it; the real ones have none that we know of."""
+
+        def collateral_for(self, quote):
+            raise IndexError("secret detail")
+
+    world.broker._collateral = Failing()
+    with pytest.raises(RefusedError, match="IndexError") as refused:
+        world.attest()
+    assert "secret detail" not in str(refused.value)
+    assert world.events("attest")[-1]["decision"] == "refused"
+
+
+def test_a_key_name_that_is_no_unicode_is_a_recorded_refusal(world):
+    with pytest.raises(ReleaseRefusedError):
+        world.broker.release(world.attest(), "session/\ud800")
+    assert world.events("release")[-1]["key"] == "session/\\ud800"
 
 
 def test_every_reason_of_a_refusal_is_in_the_log(world):
@@ -442,7 +553,7 @@ def test_attack_50_the_evidence_of_a_closed_session_opens_no_other(world):
 
 
 def test_a_session_ends_with_the_collateral_that_admitted_it(world):
-    policy = world.add_policy("long", edit=with_release(ttl_seconds=10**9))
+    policy = world.add_policy("long", edit=with_release(ttl_seconds=300_000_000))
     session = world.attest(policy=policy)
     assert session.expires_at == session.result.collateral_expires_at
 
@@ -507,14 +618,85 @@ def test_session_keys_end_with_their_broker(world):
     assert world.broker.release(session, "session/default").secret != key.secret
 
 
-def test_attack_48_a_session_key_is_guarded_by_the_policy_of_the_session_that_made_it(world):
-    world.broker.release(world.attest(), "session/default")
-    other = world.add_policy("other", measurement=OTHER_MEASUREMENT)
-    world.attester = world.platform.attester(OTHER_MEASUREMENT)
-    session = world.attest(policy=other)
-    with pytest.raises(ReleaseRefusedError):
+def both(text: str) -> str:
+    """Edit a policy's text so that it admits both measurements."""
+    one = MEASUREMENT.mrenclave.hex()
+    assert text.count(f'["{one}"]') == 1
+    return text.replace(f'["{one}"]', f'["{one}", "{OTHER_MEASUREMENT.mrenclave.hex()}"]')
+
+
+def test_attack_48_a_kernel_under_a_laxer_policy_does_not_make_the_key_that_a_stricter_one_seals_with(world):
+    lax = world.add_policy("lax", edit=both)
+    strict_attester, world.attester = world.attester, world.platform.attester(OTHER_MEASUREMENT)
+    evil = world.attest(policy=lax)
+    squatted = world.broker.release(evil, "session/default", purpose="seal")
+    world.attester = strict_attester
+    good = world.attest()
+    key = world.broker.release(good, "session/default", purpose="seal")
+    assert key.secret != squatted.secret
+    assert (squatted.version, key.version) == (1, 2)
+    for session, version in ((evil, key.version), (good, squatted.version)):
+        with pytest.raises(ReleaseRefusedError, match=f"no version {version} .* for kernels of the policy"):
+            world.broker.release(session, "session/default", version)
+    # Not even the strict kernel's own measurement opens it, attested under the laxer policy.
+    with pytest.raises(ReleaseRefusedError, match="no version 2"):
+        world.broker.release(world.attest(policy=lax), "session/default", 2)
+    assert world.broker.release(good, "session/default", 2).secret == key.secret
+    assert world.broker.release(evil, "session/default", 1).secret == squatted.secret
+    assert world.broker.release(evil, "session/default").secret == squatted.secret
+
+
+def test_attack_48_an_edited_policy_of_the_same_name_is_another_policy(world):
+    key = world.broker.release(world.attest(), "session/default")
+    edited = world.add_policy("own", edit=both)
+    session = world.attest(policy=edited)
+    with pytest.raises(ReleaseRefusedError, match="made under another policy"):
+        world.broker.release(session, "session/default", key.version)
+    assert world.broker.release(session, "session/default").secret != key.secret
+
+
+def test_a_kernel_sees_the_session_keys_of_its_own_policy_and_their_versions(world):
+    lax = world.add_policy("lax", edit=both)
+    own, other = world.attest(), world.attest(policy=lax)
+    world.broker.release(other, "session/default")
+    world.broker.release(other, "session/theirs")
+
+    def seen(session):
+        return {record.name: record.current for record in world.broker.keys(session)}
+
+    assert seen(other) == {"session/default": 1, "session/theirs": 1}
+    assert seen(own) == {"session/default": 2}  # as it will be when it is made
+    assert world.broker.release(own, "session/default").version == 2
+    assert seen(own) == {"session/default": 2}
+    assert seen(other) == {"session/default": 1, "session/theirs": 1}
+
+
+def test_a_session_key_that_its_policy_does_not_grant_is_not_made_either(world):
+    few = world.add_policy("few", keys=("team/data",))
+    session = world.attest(policy=few)
+    with pytest.raises(ReleaseRefusedError, match="does not grant"):
         world.broker.release(session, "session/default")
-    assert world.broker.release(session, "session/other").version == 1
+    assert world.broker.release(world.attest(), "session/default").version == 1
+
+
+def test_kernels_of_one_policy_cannot_use_up_the_session_keys_of_another(world, monkeypatch):
+    monkeypatch.setattr(broker_module, "_MAX_SESSION_KEYS", 1)
+    lax = world.add_policy("lax", edit=both)
+    world.broker.release(world.attest(policy=lax), "session/a")
+    world.broker.release(world.attest(), "session/a")
+
+
+def test_of_many_kernels_that_want_a_session_key_first_all_get_the_same(world):
+    sessions = [world.attest() for _ in range(8)]
+    gate = threading.Barrier(8)
+
+    def release(session):
+        gate.wait()
+        key = world.broker.release(session, "session/default")
+        return key.version, key.secret
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(release, sessions))) == 1
 
 
 def test_a_session_key_has_one_version(world):

@@ -18,7 +18,6 @@ CASES = [
     ("keys", "Missing command"),
     ("keys bogus", "No such command"),
     ("keys create", "Missing argument"),
-    ("keys create k", "Missing option '--guard'"),
     ("keys create K --guard none", "not a key name"),
     ("keys create ../x --guard none", "not a key name"),
     ("keys create session/x --guard none", "cannot be stored"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -43,10 +45,14 @@ def test_what_has_no_canonical_form_is_a_type_error(value: object) -> None:
         (b"\xff", "utf-8"),
         (b"{", "Expecting"),
         (b" " * 101, "larger"),
+        (rb'["\ud800"]', "surrogate"),
+        (rb'{"a":{"\uDFFFx":1}}', "surrogate"),
+        (rb'["\udc00\ud800"]', "surrogate"),
+        ('["\ud800"]', "surrogate"),
         (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), "nested"),
     ],
 )
-def test_bad_json_is_refused_with_its_cause_in_one_line(data: bytes, cause: str) -> None:
+def test_bad_json_is_refused_with_its_cause_in_one_line(data: bytes | str, cause: str) -> None:
     with pytest.raises(InputError, match=cause) as refused:
         parse_json(data, what="The thing", max_bytes=100)
     assert str(refused.value).startswith("The thing ")
@@ -56,3 +62,38 @@ def test_bad_json_is_refused_with_its_cause_in_one_line(data: bytes, cause: str)
 def test_brackets_in_strings_do_not_count_as_nesting() -> None:
     text = json.dumps("[" * 50 + '\\"' + "{" * 20)
     assert isinstance(parse_json(text, what="it", max_bytes=1000), str)
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"\udfff": 1}, ["a", {"b": "x\udc00y"}]])
+def test_half_a_surrogate_pair_has_no_canonical_form(value: object) -> None:
+    with pytest.raises(TypeError, match="surrogate"):
+        canonical_json(value)
+
+
+def test_a_whole_surrogate_pair_is_one_character() -> None:
+    assert parse_json(rb'{"\ud83d\uDE00":"\\ud800"}', what="it", max_bytes=100) == {"\U0001f600": "\\ud800"}
+
+
+def _seconds(data: bytes) -> float:
+    """Return the CPU time of parsing, the least of three."""
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        with contextlib.suppress(InputError):
+            parse_json(data, what="it", max_bytes=len(data))
+        times.append(time.process_time() - started)
+    return min(times)
+
+
+@pytest.mark.parametrize("unit", [rb"\"", rb"\"\"\\", rb"[\\", rb"\\"])
+def test_a_string_without_an_end_takes_no_longer_than_one_with(unit: bytes) -> None:
+    # A ratio, not a time: 64 KiB took 15 seconds when each quote was tried up to the end. The small
+    # size comes first so that a slow one fails soon.
+    for size in (2**14, 2**20):
+        benign = json.dumps(['a\\"' * (size // 8)]).encode()
+        bound = 50 * max(_seconds(benign), 0.001)
+        hostile = (unit * size)[:size]
+        for data in (hostile, b'"' + hostile, b'["' + hostile):
+            with pytest.raises(InputError):
+                parse_json(data, what="it", max_bytes=2 * size)
+            assert _seconds(data) < bound

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import psutil
 import pytest
 import zmq
 from helpers import kernel, raw_socket, run
@@ -128,6 +129,25 @@ def test_a_stranger_gets_nothing_from_the_broker_channel(
             assert not socket.poll(700)
 
 
+def test_the_kernel_listens_on_its_five_registered_ports_and_no_other(
+    manager: KernelManager, client: BlockingKernelClient
+) -> None:
+    run(client, "print('busy', flush=True)")
+    process = psutil.Process(manager.provisioner.pid)
+    listening = {c.laddr.port for c in process.net_connections() if c.status == psutil.CONN_LISTEN}
+    assert listening == set(manager.provisioner._registration.ports.values())
+
+
+def test_no_client_that_the_manager_makes_speaks_without_encryption(manager: KernelManager) -> None:
+    for client in (manager.client(), manager.blocking_client()):
+        try:
+            client.start_channels(stdin=False, hb=False)
+            for channel in (client.shell_channel, client.iopub_channel, client.control_channel):
+                assert channel.socket.getsockopt(zmq.MECHANISM) == zmq.CURVE
+        finally:
+            client.stop_channels()
+
+
 def secrets_of(manager: KernelManager, client: BlockingKernelClient) -> dict[str, bytes]:
     """Return what must not be found on the host: keys of both ends and what a cell printed."""
     run(
@@ -205,7 +225,6 @@ def test_a_kernel_that_lost_its_client_ends_by_itself(kernel_name: str) -> None:
         print(manager.provisioner.pid, flush=True)
         sys.stdin.read()
     """
-    import psutil
     from helpers import wait_until
 
     with subprocess.Popen(

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -16,14 +17,15 @@ from typing import Any
 
 import psutil
 import pytest
-import zmq
 from helpers import kernel, run
 from jupyter_client.manager import KernelManager
 
 from sealbook.attestation import Policy, policy_text
 from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.jupyter.curve import CurveKeys
+from sealbook.jupyter.handshake import PORTS, Registration, hello
 from sealbook.jupyter.provisioner import AttestedProvisioner
+from sealbook.jupyter.registration import RegistrationDesk, receive_message, send_message
 
 Fields = dict[str, Any]
 
@@ -32,39 +34,24 @@ class ManInTheMiddle:
     """Forwards the registration's messages, changed as the test wants."""
 
     def __init__(self, real: str, change: Callable[[Fields], None]) -> None:
-        self._context: zmq.Context[Any] = zmq.Context()
-        self._front = self._context.socket(zmq.ROUTER)
-        self._back = self._context.socket(zmq.DEALER)
+        host, _, port = real.removeprefix("tcp://").rpartition(":")
+        self._real = (host, int(port))
         self._change = change
         self.seen: list[Fields] = []
-        port = self._front.bind_to_random_port("tcp://127.0.0.1")
-        self.address = f"tcp://127.0.0.1:{port}"
-        self._back.connect(real)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
-        peer = b""
-        poller = zmq.Poller()
-        poller.register(self._front, zmq.POLLIN)
-        poller.register(self._back, zmq.POLLIN)
-        with contextlib.suppress(zmq.ZMQError):
+        front, _ = self._listener.accept()
+        back = socket.create_connection(self._real, timeout=60)
+        with front, back, contextlib.suppress(InputError, OSError):
             while True:
-                for socket, _ in poller.poll(200):
-                    *envelope, frame = socket.recv_multipart()
-                    fields = json.loads(frame)
+                for source, target in ((front, back), (back, front)):
+                    fields = json.loads(receive_message(source))
                     self._change(fields)
                     self.seen.append(fields)
-                    frame = json.dumps(fields).encode()
-                    if socket is self._front:
-                        peer = envelope[0]
-                        self._back.send(
-                            frame
-                            if fields["type"] != "hello"
-                            else frame.replace(b": ", b":").replace(b", ", b",")
-                        )
-                    else:
-                        self._front.send_multipart([peer, frame])
+                    send_message(target, json.dumps(fields).encode())
 
 
 @pytest.fixture
@@ -151,11 +138,21 @@ UP = {
 }
 
 
+OTHER_CHANNEL = "made for another challenge, channel or purpose"
+#: What the refusal says where it is not that the quote binds something else.
+SAID = {
+    "one bit of REPORTDATA": f"signature|{OTHER_CHANNEL}",
+    "truncated quote": "quote",
+    "no quote": "quote",
+}
+
+
 @pytest.mark.parametrize("what", UP)
 def test_what_the_host_changes_in_the_evidence_is_refused(what: str, kernel_name: str, between: Any) -> None:
     between(change_evidence(*UP[what]))
     with refused_start(kernel_name) as refused:
         assert isinstance(refused.value, RefusedError)
+        assert re.search(SAID.get(what, OTHER_CHANNEL), str(refused.value))
 
 
 DOWN = {
@@ -171,6 +168,7 @@ def test_what_the_host_changes_in_the_challenge_is_refused(what: str, kernel_nam
     between(change_challenge(*DOWN[what]))
     with refused_start(kernel_name) as refused:
         assert isinstance(refused.value, RefusedError)
+        assert re.search(OTHER_CHANNEL, str(refused.value))
 
 
 def test_the_quote_of_an_earlier_kernel_is_refused(kernel_name: str, between: Any) -> None:
@@ -189,35 +187,78 @@ def test_the_quote_of_an_earlier_kernel_is_refused(kernel_name: str, between: An
     assert len(earlier) == 2
 
 
-def test_garbage_at_the_registration_address_does_not_disturb_a_start(kernel_name: str, between: Any) -> None:
-    def shout(fields: Fields) -> None:
-        pass
+def bogus_evidence() -> bytes:
+    """A message that is evidence in every way but that its quote is none."""
+    return Registration(
+        kernel_key=CurveKeys.generate().public.decode(),
+        ip="127.0.0.1",
+        transport="tcp",
+        ports=dict.fromkeys(PORTS, 1),
+        quote=b"no quote",
+    ).encode()
 
-    men = between(shout)
-    real_init = ManInTheMiddle.__init__
 
-    def shouting_init(self: ManInTheMiddle, real: str, change: Any) -> None:
-        context: zmq.Context[Any] = zmq.Context()
-        noise = context.socket(zmq.DEALER)
-        noise.connect(real)
-        for frame in (
-            b"",
-            b"\xff" * 100,
-            b"{}",
-            b"[" * 1000,
-            b'{"type":"evidence"}',
-            b"GET / HTTP/1.1\r\n\r\n",
-        ):
-            noise.send(frame)
-        real_init(self, real, change)
+STRANGERS: dict[str, Callable[[socket.socket], None]] = {
+    "says nothing": lambda s: None,
+    "hangs up": lambda s: s.close(),
+    "speaks http": lambda s: s.sendall(b"GET / HTTP/1.1\r\n\r\n"),
+    "announces a huge message": lambda s: s.sendall(b"\x7f\xff\xff\xff" + b"x" * 100_000),
+    "sends nonsense": lambda s: send_message(s, b"\xff" * 100),
+    "sends deep json": lambda s: send_message(s, b"[" * 10_000),
+    "sends quotes that are slow to parse": lambda s: send_message(s, b'"\\' * 32_000),
+    "sends evidence without a hello": lambda s: send_message(s, bogus_evidence()),
+    "sends evidence that is none": lambda s: (send_message(s, hello()), send_message(s, bogus_evidence())),
+    "sends an address that is no text": lambda s: (
+        send_message(s, hello()),
+        send_message(s, bogus_evidence().replace(b"127.0.0.1", b"\\ud800")),
+    ),
+}
 
-    ManInTheMiddle.__init__ = shouting_init  # type: ignore[method-assign]
-    try:
-        with kernel(kernel_name) as (_, client):
-            assert run(client, "6 * 7").result == "42"
-    finally:
-        ManInTheMiddle.__init__ = real_init  # type: ignore[method-assign]
-    assert men
+
+@pytest.mark.parametrize("what", STRANGERS)
+def test_a_stranger_at_the_registration_address_does_not_end_a_start(
+    what: str, kernel_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody on the host can connect there, before the kernel does."""
+    opened: list[socket.socket] = []
+    real_pre_launch = AttestedProvisioner.pre_launch
+
+    async def pre_launch(self: AttestedProvisioner, **kwargs: Any) -> dict[str, Any]:
+        prepared = await real_pre_launch(self, **kwargs)
+        port = int(prepared["cmd"][-1].rpartition(":")[2])
+        for _ in range(3):
+            stranger = socket.create_connection(("127.0.0.1", port), timeout=10)
+            opened.append(stranger)
+            STRANGERS[what](stranger)
+        return prepared
+
+    monkeypatch.setattr(AttestedProvisioner, "pre_launch", pre_launch)
+    with kernel(kernel_name) as (_, client):
+        assert run(client, "6 * 7").result == "42"
+    assert len(opened) == 3
+    for stranger in opened:
+        stranger.close()
+
+
+def test_an_endless_message_is_cut_off_and_not_kept() -> None:
+    desk = RegistrationDesk(lambda: pytest.fail("no hello was said"), lambda *_: None)
+    port = int(desk.address.rpartition(":")[2])
+    done = threading.Event()
+
+    def serve() -> None:
+        with contextlib.suppress(RefusedError):
+            desk.serve(seconds=60, alive=lambda: True, stopped=done.is_set)
+
+    served = threading.Thread(target=serve)
+    served.start()
+    before = psutil.Process().memory_info().rss
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as stranger, pytest.raises(OSError):
+        for _ in range(2000):
+            stranger.sendall(b"\x7f\xff\xff\xff" + b"x" * 100_000)
+    assert psutil.Process().memory_info().rss - before < 50 << 20
+    done.set()
+    served.join(timeout=30)
+    desk.close()
 
 
 # -- policies and code the host would like ------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import textwrap
 import time
 from pathlib import Path
 
@@ -143,3 +145,51 @@ def test_two_kernels_of_one_process_do_not_disturb_each_other(kernel_name: str) 
         run(one, "x = 1")
         run(two, "x = 2")
         assert (run(one, "x").result, run(two, "x").result) == ("1", "2")
+
+
+def test_output_of_forked_children_arrives_over_what_they_inherited(kernel_name: str) -> None:
+    # ipykernel does not take over the descriptors when it believes to run below pytest.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+    code = """
+        import multiprocessing
+        child = multiprocessing.get_context("fork").Process(target=print, args=("from a child",))
+        child.start(); child.join()
+        import time; time.sleep(0.5)
+    """
+    with kernel(kernel_name, env=environment) as (_, client):
+        assert "from a child" in run(client, textwrap.dedent(code)).text
+        assert run(client, "6 * 7").result == "42"
+
+
+def test_the_attestation_of_a_kernel_that_ended_is_not_shown_any_more(kernel_name: str) -> None:
+    with kernel(kernel_name) as (manager, client):
+        assert manager.provisioner.attestation.accepted
+        client.execute("import os; os._exit(3)")
+        assert wait_until(lambda: not manager.is_alive())
+        assert manager.provisioner.attestation is None
+
+
+def test_completion_opens_no_pickle_of_the_hosts(kernel_name: str, user_home: Path) -> None:
+    """jedi and IPython keep syntax trees and module names as pickles, where the host can replace them."""
+    with kernel(kernel_name) as (_, client):
+        run(client, "import json")
+        for text in ("json.dum", "import pan", "from os imp", "%conf"):
+            client.complete(text, len(text), reply=True, timeout=60)
+        assert "dumps" in str(client.complete("json.dum", 8, reply=True, timeout=60)["content"]["matches"])
+        profile = run(client, "import IPython; print(IPython.paths.get_ipython_dir())").text.strip()
+        loaded = run(
+            client, "import sys; print('jedi' in sys.modules, 'pickleshare' in str(type(get_ipython().db)))"
+        )
+        assert loaded.text == "False False\n"
+        assert not (Path(profile) / "db").exists()
+    assert not list(user_home.rglob("*.pkl"))
+
+
+def test_openssl_takes_no_configuration_from_the_host(
+    kernel_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "openssl.cnf"
+    config.write_text("openssl_conf = nothing\n")
+    monkeypatch.setenv("OPENSSL_CONF", str(config))
+    with kernel(kernel_name) as (_, client):
+        assert run(client, "import os; os.environ['OPENSSL_CONF']").result == "'/dev/null'"

@@ -211,6 +211,18 @@ def test_unseal_to_a_path_writes_there(shell: InteractiveShell, tmp_path: Path) 
     assert (tmp_path / "out.txt").read_text() == "x"
 
 
+@pytest.mark.usefixtures("brokered")
+def test_unseal_insists_on_a_key(shell: InteractiveShell, tmp_path: Path) -> None:
+    shell.user_ns["x"] = "text"
+    assert run(shell, "%seal x x.sealed -k session/a").ok
+    assert run(shell, "%unseal x.sealed --key session/a").value == "text"
+    refused(run(shell, "%unseal x.sealed -k session/b"))
+    refused(run(shell, "%unseal x.sealed -k session/b --to out"))
+    assert not (tmp_path / "out").exists()
+    assert "not a key name" in refused(run(shell, "%unseal x.sealed --key 'Bad Name'"))
+    assert "session/a" in complete(shell, "%unseal x.sealed --key session/")
+
+
 # -- bad input ----------------------------------------------------------------------------------
 
 
@@ -234,6 +246,7 @@ BAD = {
     "%unseal missing.sealed": "missing.sealed",
     "x = %unseal missing.sealed": "missing.sealed",
     "%unseal plain.txt": "not a file sealed",
+    "%unseal missing.sealed --key": "expected one argument",
     "%keys extra": "Unrecognized arguments: extra",
     "%keys --default": "expected one argument",
     "%keys --default ../x": "not a key name",
@@ -292,7 +305,7 @@ def test_control_characters_in_an_error_are_not_sent_to_the_terminal(shell: Inte
         ("%seal --help", ["usage: %seal", "NAME PATH", "--key", "--context"]),
         ("%seal -h", ["usage: %seal"]),
         ("%%seal --help\nx", ["usage: %%seal", "PATH"]),
-        ("%unseal --help", ["usage: %unseal", "--to"]),
+        ("%unseal --help", ["usage: %unseal", "--to", "--key", "insist"]),
         ("%keys --help", ["usage: %keys", "--default"]),
     ],
 )

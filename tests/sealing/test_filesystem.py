@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import subprocess
 import sys
 
@@ -194,6 +196,81 @@ def test_keys_key_and_context_are_taken_from_the_storage_options(tmp_path):
     with pytest.raises(InputError, match="Name the key"):
         FRAME.to_csv(f"sealed://{tmp_path}/g.csv", storage_options={"keys": keys})
     assert os.listdir(tmp_path) == ["f.parquet"]
+
+
+def test_a_key_in_the_storage_options_is_insisted_on_when_reading(tmp_path):
+    FRAME.to_csv(f"sealed://{tmp_path}/a.csv", storage_options={"key": "other"})
+    assert len(pd.read_csv(f"sealed://{tmp_path}/a.csv", storage_options={"key": "other"})) == len(FRAME)
+    with pytest.raises(UnsealError):
+        pd.read_csv(f"sealed://{tmp_path}/a.csv", storage_options={"key": "team/data"})
+
+
+#: What a host would like to choose for an enclave.
+HOSTILE = {"key": "other", "context": {"from": "host"}, "target_protocol": "memory", "fo": "/", "keys": "x",
+           "target_options": {"x": 1}, "skip_instance_cache": True, "fs": "x", "dircache": 1}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["one variable", "a variable each", "json", "ini"])
+def test_the_environment_and_files_of_the_host_configure_nothing(tmp_path, how):
+    (tmp_path / "conf").mkdir()
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "FSSPEC_CONFIG_DIR": f"{tmp_path}/conf"}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in HOSTILE.items()}
+    if how == "one variable":
+        environment["FSSPEC_SEALED"] = json.dumps(HOSTILE)
+    elif how == "a variable each":
+        environment |= {f"FSSPEC_SEALED_{name.upper()}": text for name, text in texts.items()}
+    elif how == "json":
+        (tmp_path / "conf" / "x.json").write_text(json.dumps({"sealed": HOSTILE}))
+    else:
+        lines = "".join(f"{name} = {text}\n" for name, text in texts.items())
+        (tmp_path / "conf" / "x.ini").write_text(f"[sealed]\n{lines}")
+    code = """if True:
+    import os, sys
+    import fsspec
+    from fsspec.implementations.local import LocalFileSystem
+    from sealbook.sealing import InMemoryKeys, inspect, set_default_keys
+    from sealbook.sealing.filesystem import SealedFileSystem
+    fsspec.register_implementation("sealed", SealedFileSystem, clobber=True)
+    keys = InMemoryKeys()
+    for name in ("mine", "explicit", "other"):
+        keys.create(name)
+    set_default_keys(lambda: keys, key=lambda: "mine")
+    assert fsspec.config.conf["sealed"]["key"] == "other"  # so that this test tests something
+    directory = sys.argv[1]
+    explicit = {"key": "explicit", "context": {"a": "b"}}
+    for number, (options, url) in enumerate([
+        ({}, "sealed://"), ({}, "sealed::"), ({}, "sealed://::file://"),
+        (explicit, "sealed://"), ({"sealed": explicit}, "sealed://::file://"),
+    ]):
+        path = f"{directory}/{number}"
+        with fsspec.open(url + path, "wb", **options) as file:
+            file.write(b"content")
+        about = inspect(path)
+        wanted = ("explicit", {"a": "b"}) if options else ("mine", {})
+        assert (about.keys[0][0], dict(about.context)) == wanted, (number, about)
+        with fsspec.open(url + path, "rb", **options) as file:
+            assert file.read() == b"content"
+    for fs in (fsspec.filesystem("sealed"), SealedFileSystem(), fsspec.url_to_fs("sealed:///x")[0]):
+        assert isinstance(fs.fs, LocalFileSystem)
+        assert (fs._key, fs._keys, fs._context, fs.storage_options) == (None, None, None, {})
+    print("ok")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "ok\n", done.stderr
+
+
+def test_an_instance_is_what_fsspec_expects_of_one():
+    options = {"key": "other", "context": {"a": "b"}}
+    fs = SealedFileSystem(**options, skip_instance_cache=True)
+    assert fs.storage_options == options
+    assert fs == SealedFileSystem(**options)
+    assert fs != SealedFileSystem()
+    assert len({fs, SealedFileSystem(**options)}) == 1
+    again = pickle.loads(pickle.dumps(fs))  # noqa: S301 - our own, as dask does
+    assert (again, again._key, again._context) == (fs, "other", {"a": "b"})
+    assert fsspec.AbstractFileSystem.from_json(fs.to_json())._key == "other"
 
 
 def test_a_provider_is_asked_at_every_opening_not_kept(tmp_path, keys):

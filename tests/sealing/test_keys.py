@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -17,15 +18,19 @@ from sealbook.sealing import (
     KeyProvider,
     KeyUnavailableError,
     SealingKey,
+    UnsealError,
     check_key_name,
     default_key_name,
     default_keys,
     open_sealed,
     read_bytes,
+    rekey,
     seal_file,
     set_default_keys,
     unseal_file,
+    write_bytes,
 )
+from sealbook.sealing.header import HEADER, encode_slot, rewrap
 from sealbook.sealing.progress import byte_progress
 from sealbook.sealing.segments import SEGMENT
 
@@ -202,3 +207,59 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     done = subprocess.run([sys.executable, "-c", MEMORY, *paths], capture_output=True, check=True)
     # Not nothing either: the buffers are there to be seen.
     assert 16 < float(done.stdout) <= 64
+
+
+def test_a_file_that_is_sealed_to_another_key_is_refused_before_that_key_is_asked_for(tmp_path, keys):
+    asked = []
+
+    class Asked:
+        """Notes which keys are wanted."""
+
+        def get(self, name, version):
+            asked.append(name)
+            return keys.get(name, version)
+
+    write_bytes(tmp_path / "f", b"text", key="team/data", keys=keys)
+    with pytest.raises(UnsealError):
+        read_bytes(tmp_path / "f", keys=Asked(), key="other")
+    assert asked == []
+    assert read_bytes(tmp_path / "f", keys=Asked(), key="team/data") == b"text"
+    keys.create("team/data")  # the next version
+    assert read_bytes(tmp_path / "f", keys=keys, key="team/data") == b"text"
+    rekey(tmp_path / "f", keys=keys, to="other")
+    assert read_bytes(tmp_path / "f", keys=keys, key="other") == b"text"
+    for call in (
+        lambda: read_bytes(tmp_path / "f", keys=keys, key="team/data"),
+        lambda: unseal_file(tmp_path / "f", tmp_path / "out", keys=keys, key="team/data"),
+        lambda: open_sealed(tmp_path / "f", keys=keys, key="team/data"),
+    ):
+        with pytest.raises(UnsealError):
+            call()
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="not a key name"):
+        read_bytes(tmp_path / "f", keys=keys, key="Bad Name")
+
+
+def test_the_name_that_is_insisted_on_cannot_be_written_into_the_header(tmp_path, keys):
+    write_bytes(tmp_path / "f", b"text", key="other", keys=keys)
+    raw = (tmp_path / "f").read_bytes()
+    forged = raw.replace(b'"key":"other"', b'"key":"third"')
+    assert forged != raw
+    (tmp_path / "f").write_bytes(forged)
+    third = InMemoryKeys(
+        SealingKey("third", 1, keys.get("other", 1).secret)
+    )  # even with the very same secret
+    with pytest.raises(UnsealError):
+        read_bytes(tmp_path / "f", keys=third, key="third")
+
+
+def test_a_file_that_is_sealed_to_further_keys_is_not_sealed_to_the_one_insisted_on(keys, make, read, opened):
+    sealed = make()
+    header = opened(sealed)
+    second = rewrap(header, keys.current("other"), sequence=0).keys
+    both = encode_slot(replace(header.header, keys=header.header.keys + second), header.data_key)
+    sealed = both * 2 + sealed[HEADER:]
+    assert read(sealed) == read(make())
+    for key in ("team/data", "other"):
+        with pytest.raises(UnsealError):
+            read(sealed, key=key)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
-from sealbook.attestation.collateral import Collateral
+from sealbook.attestation.collateral import Collateral, MalformedCollateralError
+from sealbook.attestation.pem import read_chain
 from sealbook.attestation.policy import INTEL_ROOT, SIMULATED_MARK, TrustRoot
 from sealbook.attestation.quote import MalformedQuoteError, Quote
 from sealbook.attestation.result import Refusal
@@ -58,7 +58,7 @@ def check_root(quote: Quote, root: TrustRoot) -> Iterator[Refusal]:
         yield Refusal(
             "trust-root",
             f"The evidence comes from another {which} than the one the policy trusts.",
-            "Use the policy that belongs to this platform, or write one with `sealbook policy init`.",
+            "Use the policy that belongs to this platform, or write one with `sealbook install`.",
         )
 
 
@@ -88,14 +88,13 @@ def check_pck_chain(quote: Quote, root: TrustRoot) -> Iterator[Refusal]:
 def check_statement_signers(collateral: Collateral, root: TrustRoot) -> Iterator[Refusal]:
     """Check that TCB info and QE identity are signed by the TCB signer (case 22)."""
     for what, chain in (
-        ("TCB info", collateral.tcb_info_issuer_chain),
-        ("QE identity", collateral.qe_identity_issuer_chain),
+        ("TCB info", _of_issuer(collateral, "tcb_info")),
+        ("QE identity", _of_issuer(collateral, "qe_identity")),
     ):
-        certificates = _load(chain)
-        if certificates is None or len(certificates) != 2:
+        if chain is None:
             yield Refusal("tcb-signer", f"The certificate chain of the {what} cannot be read.", _RENEW)
             continue
-        signer, anchor = certificates
+        signer, anchor = chain
         if (
             not _has_role(signer, root, (TCB_SIGNER,))
             or _is_authority(signer)
@@ -112,10 +111,10 @@ def check_statement_signers(collateral: Collateral, root: TrustRoot) -> Iterator
 def check_crl_issuer(quote: Quote, collateral: Collateral, root: TrustRoot) -> Iterator[Refusal]:
     """Check that the CRL's issuer is the quote's PCK CA (dcap-qvl accepts garbage there, case 19)."""
     certificates = _of_quote(quote)
-    chain = _load(collateral.pck_crl_issuer_chain)
+    chain = _of_issuer(collateral, "pck_crl")
     if certificates is None:
         return
-    if chain is None or len(chain) != 2:
+    if chain is None:
         yield Refusal(
             "crl-issuer", "The certificate chain of the PCK revocation list cannot be read.", _RENEW
         )
@@ -130,8 +129,8 @@ def check_crl_issuer(quote: Quote, collateral: Collateral, root: TrustRoot) -> I
 
 def check_times(quote: Quote, collateral: Collateral, now: datetime) -> Iterator[Refusal]:
     """Check that certificates are valid and no revocation list is from the future (cases 16, 19, 52)."""
-    signers = _load(collateral.tcb_info_issuer_chain) or ()
-    identity_signers = _load(collateral.qe_identity_issuer_chain) or ()
+    signers = _of_issuer(collateral, "tcb_info") or ()
+    identity_signers = _of_issuer(collateral, "qe_identity") or ()
     for certificate in dict.fromkeys((*(_of_quote(quote) or ()), *signers, *identity_signers)):
         if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
             yield Refusal(
@@ -152,8 +151,8 @@ def check_revocation(quote: Quote, collateral: Collateral) -> Iterator[Refusal]:
     """Look up every certificate (cases 17, 18): dcap-qvl refuses revoked ones too but does not say which."""
     certificates = _of_quote(quote) or ()
     signers = (
-        *(_load(collateral.tcb_info_issuer_chain) or ()),
-        *(_load(collateral.qe_identity_issuer_chain) or ()),
+        *(_of_issuer(collateral, "tcb_info") or ()),
+        *(_of_issuer(collateral, "qe_identity") or ()),
     )
     for raw, candidates in (
         (collateral.pck_crl, certificates[:1]),
@@ -176,10 +175,13 @@ def check_pck_copy(quote: Quote, collateral: Collateral) -> Iterator[Refusal]:
     if collateral.pck_certificate_chain is None:
         return
     certificates = _of_quote(quote)
-    copy = _load(collateral.pck_certificate_chain)
     if certificates is None:
         return
-    if copy is None or list(copy[:2]) != list(certificates[:2]):
+    try:
+        copy = read_chain(collateral.pck_certificate_chain, 3)
+    except ValueError:
+        copy = ()
+    if list(copy[:2]) != list(certificates[:2]):
         yield Refusal(
             "pck-copy", "The collateral carries the certificates of another platform than the quote.", _RENEW
         )
@@ -193,13 +195,10 @@ def _of_quote(quote: Quote) -> Sequence[x509.Certificate] | None:
     return certificates if len(certificates) == 3 else None
 
 
-@lru_cache(maxsize=32)  # the same few chains come with every collateral; each has at most 32 KiB
-def _load(chain: str) -> Sequence[x509.Certificate] | None:
-    if chain.count("-----BEGIN CERTIFICATE-----") > 4:
-        return None
+def _of_issuer(collateral: Collateral, name: str) -> Sequence[x509.Certificate] | None:
     try:
-        return tuple(x509.load_pem_x509_certificates(chain.rstrip("\0").encode()))
-    except ValueError:
+        return collateral.issuer_chain(name)
+    except MalformedCollateralError:
         return None
 
 

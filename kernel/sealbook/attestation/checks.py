@@ -134,8 +134,8 @@ def check_identity(a: Appraisal) -> Iterator[Refusal]:
             "measurement",
             f"The code that runs (measurement {report.mrenclave.hex()[:16]}...) is not one the policy "
             "admits.",
-            "If you changed or updated something on purpose, review it and write a new policy with "
-            "`sealbook policy init`; otherwise find out who changed it.",
+            "If you changed or updated something on purpose, `sealbook install` approves it; "
+            "otherwise find out who changed it.",
         )
         return
     for difference in _differences(report, candidates[0]):

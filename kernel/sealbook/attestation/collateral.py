@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import dcap_qvl
+from cryptography import x509
 
+from sealbook.attestation.pem import read_chain, write_chain
 from sealbook.attestation.quote import Quote
 from sealbook.encoding import canonical_json, parse_json
 from sealbook.errors import InputError, RefusedError
@@ -19,6 +21,7 @@ _MAX_CHAIN_BYTES = 32 * 1024
 _MAX_CRL_BYTES = 1024 * 1024
 _MAX_STATEMENT_BYTES = 256 * 1024
 _SIGNATURE_BYTES = 64
+_CERTIFICATES_IN_CHAIN = 2
 _LIMITS = {
     "pck_crl_issuer_chain": _MAX_CHAIN_BYTES,
     "root_ca_crl": _MAX_CRL_BYTES,
@@ -46,7 +49,7 @@ class Collateral:
     Attributes
     ----------
     pck_crl_issuer_chain, tcb_info_issuer_chain, qe_identity_issuer_chain
-        PEM certificates, signer first.
+        PEM certificates: the signer and a root, nothing else.
     root_ca_crl, pck_crl
         DER certificate revocation lists.
     tcb_info, qe_identity
@@ -134,16 +137,44 @@ class Collateral:
             raise MalformedCollateralError(f"{what} is not a JSON object.")
         return value
 
+    def issuer_chain(self, name: str) -> tuple[x509.Certificate, ...]:
+        """Return the signer and the root of ``pck_crl``, ``tcb_info`` or ``qe_identity`` (unverified).
+
+        Raises
+        ------
+        MalformedCollateralError
+            The chain is not exactly two PEM certificates.
+        """
+        try:
+            return read_chain(getattr(self, f"{name}_issuer_chain"), _CERTIFICATES_IN_CHAIN)
+        except ValueError:
+            raise MalformedCollateralError(
+                f"The collateral's {name}_issuer_chain is not exactly two PEM certificates."
+            ) from None
+
     def for_dcap_qvl(self) -> dcap_qvl.QuoteCollateralV3:
-        """Return dcap-qvl's object; without the PCK chain, so that only the quote's own is used."""
+        """Return dcap-qvl's object.
+
+        Without the PCK chain, so that only the quote's own is used, and with the other chains written
+        anew from :meth:`issuer_chain`, so that dcap-qvl sees the certificates that our checks see.
+
+        Raises
+        ------
+        MalformedCollateralError
+            A chain cannot be read.
+        """
+        chains = {
+            name: write_chain(self.issuer_chain(name)).decode()
+            for name in ("pck_crl", "tcb_info", "qe_identity")
+        }
         return dcap_qvl.QuoteCollateralV3(
-            pck_crl_issuer_chain=self.pck_crl_issuer_chain,
+            pck_crl_issuer_chain=chains["pck_crl"],
             root_ca_crl=self.root_ca_crl,
             pck_crl=self.pck_crl,
-            tcb_info_issuer_chain=self.tcb_info_issuer_chain,
+            tcb_info_issuer_chain=chains["tcb_info"],
             tcb_info=self.tcb_info,
             tcb_info_signature=self.tcb_info_signature,
-            qe_identity_issuer_chain=self.qe_identity_issuer_chain,
+            qe_identity_issuer_chain=chains["qe_identity"],
             qe_identity=self.qe_identity,
             qe_identity_signature=self.qe_identity_signature,
         )

@@ -282,7 +282,7 @@ class Policy:
         if now >= self.expires:
             raise PolicyError(
                 f"The policy {self.id!r} expired on {_day(self.expires)}; "
-                "review it and write a new one with `sealbook policy init`."
+                "review it and write a new one with `sealbook policy init --force`."
             )
         if now < self.created:
             raise PolicyError(

@@ -32,6 +32,8 @@ from sealbook.attestation.policy import (
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DAY = 24 * 3600
+#: Ten years. Longer times mean nothing, and far longer ones cannot be added to a date.
+_LONGEST = 10 * 365 * _DAY
 
 
 def read_policy(text: str, source: str) -> Policy:
@@ -184,7 +186,7 @@ class _Reader:
             allowed_statuses=table.choices("allowed_statuses", TCB_STATUSES, default=("UpToDate",)),
             accepted_advisories=table.strings("accepted_advisories"),
             rejected_advisories=table.strings("rejected_advisories"),
-            grace_seconds=table.integer("grace_seconds", default=0),
+            grace_seconds=table.integer("grace_seconds", default=0, high=_LONGEST),
             min_tcb_eval_data_number=table.integer("min_tcb_eval_data_number", default=0, high=2**31),
             equal_eval_data_numbers=table.boolean("equal_eval_data_numbers", default=True),
             sgx_types=table.integers("sgx_types", default=(0, 1, 2), high=255),
@@ -204,7 +206,7 @@ class _Reader:
 
     def _collateral(self, table: _Table) -> CollateralRules:
         rules = CollateralRules(
-            max_age_seconds=table.integer("max_age_seconds", default=30 * _DAY, low=1),
+            max_age_seconds=table.integer("max_age_seconds", default=30 * _DAY, low=1, high=_LONGEST),
             min_issue_date=table.optional_time("min_issue_date"),
             monotonic=table.boolean("monotonic", default=True),
         )
@@ -224,7 +226,7 @@ class _Reader:
             roles=table.strings("roles"),
             audiences=table.strings("audiences"),
             max_uses=table.optional_integer("max_uses", low=1, high=2**31),
-            ttl_seconds=table.integer("ttl_seconds", default=12 * 3600, low=1),
+            ttl_seconds=table.integer("ttl_seconds", default=12 * 3600, low=1, high=_LONGEST),
             max_sessions=table.optional_integer("max_sessions", low=1, high=2**31),
         )
         table.finish()
@@ -358,7 +360,10 @@ class _Table:
             return None
         if not isinstance(value, datetime) or value.tzinfo is None:
             raise self.error(f"{key} is a time with zone, such as 2026-11-23T00:00:00Z, without quotes", key)
-        return value.astimezone(UTC)
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            raise self.error(f"{key} is a time that does not exist in UTC", key) from None
 
     def time(self, key: str) -> datetime:
         value = self.optional_time(key)

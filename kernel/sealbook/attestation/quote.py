@@ -19,7 +19,6 @@ Nothing here is verified: :mod:`sealbook.attestation.verifier` does that.
 from __future__ import annotations
 
 import hashlib
-import re
 import struct
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +26,7 @@ from functools import cached_property
 import dcap_qvl
 from cryptography import x509
 
+from sealbook.attestation.pem import is_chain, read_chain, write_chain
 from sealbook.errors import RefusedError
 
 #: Longer input is refused unread. Real quotes have about 4,700 bytes.
@@ -42,9 +42,6 @@ _HEADER = struct.Struct("<HHIHH16s20s")
 _FIXED_AUTH = struct.Struct("<64s64s384s64s")
 _QE_AUTH_BYTES = 32
 _CERTIFICATES_IN_CHAIN = 3
-_PEM_CHAIN = re.compile(
-    rb"\s*(?:-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----\s*){3}\x00?"
-)
 
 
 class MalformedQuoteError(RefusedError):
@@ -217,7 +214,7 @@ class Quote:
             One of them is not an X.509 certificate.
         """
         try:
-            return tuple(x509.load_pem_x509_certificates(self.certification_chain.rstrip(b"\0")))
+            return read_chain(self.certification_chain, _CERTIFICATES_IN_CHAIN)
         except ValueError:
             raise MalformedQuoteError("The quote's certificate chain cannot be read.") from None
 
@@ -228,14 +225,29 @@ class Quote:
         Raises
         ------
         MalformedQuoteError
-            The certificate has no such extension.
+            The chain cannot be read, or the certificate has no such extension.
         """
         try:
-            return dcap_qvl.parse_pck_extension_from_pem(self.certification_chain.rstrip(b"\0"))
+            return dcap_qvl.parse_pck_extension_from_pem(write_chain(self.certificates))
         except ValueError:
             raise MalformedQuoteError(
                 "The quote's PCK certificate has no SGX extension, so it names no platform."
             ) from None
+
+    def for_dcap_qvl(self) -> bytes:
+        """Return the quote with its chain written anew from :attr:`certificates`.
+
+        So dcap-qvl verifies the certificates that our checks look at. The chain is not signed.
+
+        Raises
+        ------
+        MalformedQuoteError
+            The chain cannot be read.
+        """
+        chain = write_chain(self.certificates)
+        auth = self.raw[SIGNED_BYTES + 4 : -(len(self.certification_chain) + 4)]
+        auth += struct.pack("<I", len(chain)) + chain
+        return self.raw[:SIGNED_BYTES] + struct.pack("<I", len(auth)) + auth
 
     @property
     def fmspc(self) -> str:
@@ -275,6 +287,6 @@ def _certification(auth: bytes) -> tuple[bytes, bytes]:
         )
     if length != len(chain):
         raise MalformedQuoteError("The length of the quote's certificate chain does not match its content.")
-    if not _PEM_CHAIN.fullmatch(chain) or chain.count(b"BEGIN") != _CERTIFICATES_IN_CHAIN:
+    if not is_chain(chain, _CERTIFICATES_IN_CHAIN):
         raise MalformedQuoteError("The quote's certificate chain is not exactly three PEM certificates.")
     return qe_auth, chain

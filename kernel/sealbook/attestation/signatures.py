@@ -8,9 +8,9 @@ from datetime import datetime
 import dcap_qvl
 
 from sealbook.attestation.claims import VerifiedClaims
-from sealbook.attestation.collateral import Collateral
+from sealbook.attestation.collateral import Collateral, MalformedCollateralError
 from sealbook.attestation.policy import Policy
-from sealbook.attestation.quote import Quote
+from sealbook.attestation.quote import MalformedQuoteError, Quote
 from sealbook.attestation.result import Refusal
 
 #: What dcap-qvl says of every fault in a chain; our own checks usually know better which it is.
@@ -115,16 +115,19 @@ def verify_signatures(
         say which rule it was.
     """
     seconds = int(now.timestamp())
-    parts = collateral.for_dcap_qvl()
     try:
-        claims = verifier.verify_with_policy(quote.raw, parts, seconds, _dcap_policy(policy, seconds))
+        raw, parts = quote.for_dcap_qvl(), collateral.for_dcap_qvl()
+    except (MalformedQuoteError, MalformedCollateralError) as error:
+        return None, [Refusal(CHAIN, str(error), _SUSPECT)]
+    try:
+        claims = verifier.verify_with_policy(raw, parts, seconds, _dcap_policy(policy, seconds))
         return VerifiedClaims.read(claims), []
     except ValueError as error:
         strict = str(error)
     try:
         # Same moment again: the policy's clock is separate from the verifier's in dcap-qvl.
         claims_only = dcap_qvl.QuotePolicy.claims_only(seconds)
-        claims = verifier.verify_with_policy(quote.raw, parts, seconds, claims_only)
+        claims = verifier.verify_with_policy(raw, parts, seconds, claims_only)
     except ValueError as error:
         return None, [_refusal(str(error))]
     return VerifiedClaims.read(claims), [

@@ -32,7 +32,7 @@ from sealbook.broker.audit import AuditLog
 from sealbook.broker.clock import GuardedClock
 from sealbook.broker.keyring import SESSION_PREFIX, UNGUARDED, KeyRecord, Keyring, KeyVersion, open_keyring
 from sealbook.broker.session import AttestedSession, SessionEndedError, SessionTable
-from sealbook.errors import InputError, SealbookError
+from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.sealing import KeyUnavailableError, SealingKey, check_key_name
 
 #: The key of a session that names no other; made at first use, in memory.
@@ -41,11 +41,18 @@ DEFAULT_SESSION_KEY: Final = SESSION_PREFIX + "default"
 #: What a key is wanted for.
 Purpose = Literal["seal", "unseal"]
 
-#: Distinct keys that kernels may have made in memory.
+#: Distinct keys that kernels of one policy may have made in memory.
 _MAX_SESSION_KEYS: Final = 1024
 
 #: Seconds for which a challenge can be answered where no policy says it; what policies say by default.
 _NONCE_LIFETIME: Final = 60
+
+#: Longest role, audience or name of a claim, in characters, and most claims; evidence binds no more.
+_MAX_NAME: Final = 1024
+_MAX_CLAIMS: Final = 64
+
+#: Longest text that goes into the audit log as it is.
+_MAX_RECORDED: Final = 4096
 
 #: Largest version a file's header may ask for.
 _MAX_VERSION: Final = 2**31 - 1
@@ -57,10 +64,11 @@ class ReleaseRefusedError(KeyUnavailableError):
 
 @dataclass(frozen=True, repr=False)
 class _SessionKey:
-    """A key made in memory, guarded by the policy of the session that first wanted it."""
+    """A key made in memory, for sessions of one policy and no other."""
 
     key: SealingKey
     policy: Policy
+    digest: str
     created: str
 
 
@@ -107,7 +115,10 @@ class Broker:
         self._nonces: dict[int, NonceLedger] = {}
         self._sessions = SessionTable()
         self._lock = threading.RLock()
-        self._session_keys: dict[str, _SessionKey] = {}
+        # By name, version n at index n - 1. Under one name every policy has a key of its own, or a kernel
+        # under a laxer one could make the key first that a stricter one's kernels would then seal with. The
+        # versions count over all policies, because a sealed file records name and version alone.
+        self._session_keys: dict[str, list[_SessionKey]] = {}
         self._uses: Counter[tuple[str, str]] = Counter()
 
     # -- attestation ---------------------------------------------------------------------------
@@ -153,7 +164,8 @@ class Broker:
         facts: dict[str, Any] = {"role": role, "audience": audience, "policy": policy.id}
         try:
             now = self._clock.now()
-            self._ledger(policy).redeem(nonce, now)
+            self._ledger(policy).redeem(_check_nonce(nonce), now)
+            _check_bound(role, audience, claims)
             rules.check_peer(policy, role=role, audience=audience)
             expected = report_data(role=role, audience=audience, nonce=nonce, claims=claims)
             facts["evidence"] = Quote.parse(quote).identity
@@ -252,14 +264,21 @@ class Broker:
         now = self._clock.now()
         self._sessions.require_live(session, now)
         with self._lock:
-            made = dict(self._session_keys)
+            digest = session.policy.digest
+            own = {name: made for name in self._session_keys if (made := self._made_for(digest, name))}
+            unused = len(self._session_keys.get(DEFAULT_SESSION_KEY, ())) + 1
         found = [
-            KeyRecord(name, "session", "in memory until the broker ends", (KeyVersion(1, each.created),))
-            for name, each in sorted(made.items())
-            if self._admits(session, each.policy, name, now)
+            KeyRecord(
+                name,
+                "session",
+                "in memory until the broker ends",
+                (KeyVersion(made.key.version, made.created),),
+            )
+            for name, made in sorted(own.items())
+            if self._admits(session, made.policy, name, now)
         ]
-        if DEFAULT_SESSION_KEY not in made:
-            version = KeyVersion(1, now.isoformat(timespec="seconds"))
+        if DEFAULT_SESSION_KEY not in own:
+            version = KeyVersion(unused, now.isoformat(timespec="seconds"))
             found.append(KeyRecord(DEFAULT_SESSION_KEY, "session", "made when it is first used", (version,)))
         try:
             stored = self.keyring.list()
@@ -291,7 +310,16 @@ class Broker:
             return self._nonces.setdefault(lifetime, NonceLedger(lifetime))
 
     def _verify(self, quote: bytes, policy: Policy, now: datetime, expected: bytes) -> AttestationResult:
-        collateral = self._collateral.collateral_for(Quote.parse(quote))
+        parsed = Quote.parse(quote)
+        try:
+            collateral = self._collateral.collateral_for(parsed)
+        except SealbookError:
+            raise
+        except Exception as error:  # which platform made it stands in parts of the quote that nobody checked
+            raise RefusedError(
+                f"There is no collateral for the platform that the evidence names ({type(error).__name__}): "
+                "attest again."
+            ) from None
         verifier = Verifier(policy, memory=self._memory)
         return verifier.verify(quote, collateral, now=now, expected_report_data=expected)
 
@@ -307,32 +335,57 @@ class Broker:
     ) -> tuple[Policy | None, Callable[[], SealingKey]]:
         """Return the policy that guards a key, and what fetches the key once the policy has passed."""
         if name.startswith(SESSION_PREFIX):
-            made = self._session_key(session, name, version)
-            return made.policy, lambda: made.key
+            if version is not None:
+                made = self._session_key(session, name, version)
+                return made.policy, lambda: made.key
+            # Made only once the policy has passed: what gets no key leaves nothing behind either.
+            return session.policy, lambda: self._current_session_key(session, name)
         # One look at the keyring: nobody can exchange the guard between the decision and the key.
         stored = self.keyring.find(name)
         policy = None if stored.record.guard == UNGUARDED else self._load_policy(stored.record.guard)
         return policy, lambda: stored.version(version)
 
-    def _session_key(self, session: AttestedSession, name: str, version: int | None) -> _SessionKey:
+    def _made_for(self, digest: str, name: str) -> _SessionKey | None:
+        """Return the key that was made under this name for the policy of this digest."""
+        return next((made for made in self._session_keys.get(name, ()) if made.digest == digest), None)
+
+    def _session_key(self, session: AttestedSession, name: str, version: int) -> _SessionKey:
+        """Return a key that was made before, if it was made for the policy of `session`."""
         with self._lock:
             made = self._session_keys.get(name)
             if made is None:
-                if version is not None:
-                    raise ReleaseRefusedError(
-                        f"The key '{name}' lived in the memory of a broker that has ended, and what it "
-                        "sealed cannot be opened any more; `sealbook keys create` makes keys that last."
-                    )
-                if len(self._session_keys) >= _MAX_SESSION_KEYS:
-                    raise ReleaseRefusedError(
-                        f"This broker holds {_MAX_SESSION_KEYS} session keys, its limit; use one of them."
-                    )
-                created = self._clock.now().isoformat(timespec="seconds")
-                made = _SessionKey(SealingKey.generate(name), session.policy, created)
-                self._session_keys[name] = made
-            if version not in (None, made.key.version):
-                raise ReleaseRefusedError(f"There is no version {version} of the key '{name}'.")
-            return made
+                raise ReleaseRefusedError(
+                    f"The key '{name}' lived in the memory of a broker that has ended, and what it "
+                    "sealed cannot be opened any more; `sealbook keys create` makes keys that last."
+                )
+            # Whether another policy has that version is none of this kernel's business: one sentence.
+            found = made[version - 1] if version <= len(made) else None
+            if found is None or found.digest != session.policy.digest:
+                raise ReleaseRefusedError(
+                    f"There is no version {version} of the key '{name}' for kernels of the policy "
+                    f"'{session.policy.id}': it was made under another policy, or by a broker that has "
+                    "ended; `sealbook keys create` makes keys that last and can be shared."
+                )
+            return found
+
+    def _current_session_key(self, session: AttestedSession, name: str) -> SealingKey:
+        """Return the key of this name that belongs to the policy of `session`; made at first use."""
+        with self._lock:
+            digest = session.policy.digest
+            found = self._made_for(digest, name)
+            if found is not None:
+                return found.key
+            held = sum(self._made_for(digest, each) is not None for each in self._session_keys)
+            if held >= _MAX_SESSION_KEYS:
+                raise ReleaseRefusedError(
+                    f"This broker holds {_MAX_SESSION_KEYS} session keys of the policy "
+                    f"'{session.policy.id}', its limit; use one of them."
+                )
+            made = self._session_keys.setdefault(name, [])
+            key = SealingKey.generate(name, version=len(made) + 1)
+            created = self._clock.now().isoformat(timespec="seconds")
+            made.append(_SessionKey(key, session.policy, digest, created))
+            return key
 
     def _count_use(self, session: AttestedSession, name: str, policy: Policy | None) -> None:
         limit = policy.release.max_uses if policy else None
@@ -345,7 +398,7 @@ class Broker:
             self._uses[session.channel, name] += 1
 
     def _record(self, event: str, decision: str, **facts: Any) -> None:
-        self.audit.append(event, decision=decision, **facts)
+        self.audit.append(event, decision=decision, **_recordable(facts))
 
 
 def open_broker(collateral: CollateralSource, *, passphrase: Callable[[], str] | None = None) -> Broker:
@@ -369,6 +422,43 @@ def _check_request(version: int | None, purpose: str) -> None:
         raise InputError("A key's version is a whole number from 1.")
     if purpose not in get_args(Purpose):
         raise InputError("A key is wanted to seal or to unseal.")
+
+
+def _check_nonce(nonce: bytes) -> bytes:
+    if not isinstance(nonce, bytes):
+        raise InputError("A challenge is a byte string.")
+    return nonce
+
+
+def _check_bound(role: str, audience: str, claims: Mapping[str, bytes]) -> None:
+    """Raise InputError unless evidence can bind these, so that no odd text is more than a refusal."""
+    texts = [role, audience, *claims]
+    if not all(isinstance(text, str) and 0 < len(text) <= _MAX_NAME and _is_unicode(text) for text in texts):
+        raise InputError(
+            f"Role, audience and the names of claims are Unicode text of 1 to {_MAX_NAME} characters."
+        )
+    if len(claims) > _MAX_CLAIMS or not all(isinstance(value, bytes) for value in claims.values()):
+        raise InputError(f"Evidence binds at most {_MAX_CLAIMS} claims, whose values are byte strings.")
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether `text` has no half of a surrogate pair, which neither UTF-8 nor JSON can say."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _recordable(value: Any) -> Any:
+    """Return `value` as the audit log can hold it: text that is not Unicode is escaped, long text is cut."""
+    if isinstance(value, str):
+        return value[:_MAX_RECORDED].encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_recordable(name): _recordable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_recordable(item) for item in value]
+    return value
 
 
 def _identity(result: AttestationResult) -> dict[str, Any]:

@@ -98,7 +98,9 @@ def hand_over(passphrase: str) -> tuple[int, str]:
 
 def _read_pipe(named: str) -> str:
     number, _, inode = named.partition(":")
-    complaint = InputError(f"${DESCRIPTOR_VARIABLE} does not name a readable pipe that holds a passphrase.")
+    complaint = InputError(
+        f"${DESCRIPTOR_VARIABLE} does not name a readable pipe, numbered 3 or higher, that holds a passphrase."
+    )
     if not number.isdecimal() or int(number) < 3 or (inode and not inode.isdecimal()):
         raise complaint
     descriptor = int(number)
@@ -141,7 +143,8 @@ def _from_terminal(*, confirm: bool) -> str:
             f"hand it over through a pipe whose number is in ${DESCRIPTOR_VARIABLE}."
         ) from None
     try:
-        passphrase = getpass.getpass("Passphrase of the sealbook keyring: ")
+        new = f"Choose a passphrase of {MIN_LENGTH} characters or more (nobody can recover it): "
+        passphrase = getpass.getpass(new if confirm else "Passphrase of the sealbook keyring: ")
         if confirm and getpass.getpass("The same again: ") != passphrase:
             raise InputError("The two passphrases differ; nothing was changed.")
     except EOFError:

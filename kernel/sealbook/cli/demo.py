@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -120,6 +122,9 @@ def _summarise(
     rows += [("slowest cells", ", ".join(f"{number} ({seconds:.1f} s)" for seconds, number in slowest))]
     rows += [("notebook", str(output))]
     console.table(["", ""], rows)
+    if shutil.which("sealbook") is None:
+        activate = Path(sys.prefix, "bin", "activate")
+        console.line(f"To have `sealbook`, `papermill` and `jupyter` in this shell: source {activate}")
 
 
 def _artifact(facts: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ Guard = Annotated[
     typer.Option(
         "--guard",
         help="Policy (name or absolute path) a kernel must pass to get the key, or 'none' for a key that "
-        "every process of yours may use.",
+        "the `sealbook` command and every program of yours may use.",
     ),
 ]
 
@@ -37,7 +37,7 @@ Guard = Annotated[
 @app.command()
 def create(
     name: Name,
-    guard: Guard,
+    guard: Guard = "simulated",
     description: Annotated[str, typer.Option(help="One line for people.")] = "",
     json: Json = False,
 ) -> None:

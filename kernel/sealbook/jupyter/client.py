@@ -13,6 +13,7 @@ from typing import Any
 
 import zmq
 import zmq.asyncio
+from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.client import KernelClient
 from jupyter_client.manager import KernelManager
 
@@ -49,3 +50,9 @@ def connect_manager(manager: KernelManager, keys: CurveKeys, server_key: bytes) 
         f"Sealed{base.__name__}", (_SealedClientMixin, base), {"_keys": keys, "_server_key": server_key}
     )
     manager.client_factory = factory
+    # The second way to a client, ConnectionFileMixin.blocking_client, must not be a way around.
+    manager.blocking_class = type(
+        "SealedBlockingKernelClient",
+        (_SealedClientMixin, BlockingKernelClient),
+        {"_keys": keys, "_server_key": server_key},
+    )

@@ -18,7 +18,9 @@ keys: it is never sent and never stored.
 from __future__ import annotations
 
 import base64
+import ipaddress
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -128,10 +130,14 @@ class Registration:
         if fields["transport"] != "tcp":
             raise InputError("The kernel's registration names a transport other than tcp.")
         try:
+            ip = str(ipaddress.ip_address(_text(fields["ip"])))
+        except ValueError:
+            raise InputError("The kernel's registration names no IP address.") from None
+        try:
             quote = base64.b64decode(_text(fields["quote"]), validate=True)
         except ValueError:
             raise InputError("The kernel's registration has a quote that is not base64.") from None
-        return cls(_curve_key(fields["kernel_key"]), _text(fields["ip"]), "tcp", ports, quote)
+        return cls(_curve_key(fields["kernel_key"]), ip, "tcp", ports, quote)
 
 
 def channel_claims(challenge: Challenge, kernel_key: bytes, where: Mapping[str, Any]) -> dict[str, bytes]:
@@ -166,10 +172,18 @@ def session_key(own: CurveKeys, peer: bytes, nonce: bytes) -> bytes:
     -------
     bytes
         44 characters of base64.
+
+    Raises
+    ------
+    InputError
+        The peer's key is one of the few that give the same result for every secret (RFC 7748, section 6.1).
     """
-    shared = X25519PrivateKey.from_private_bytes(z85.decode(own.secret)).exchange(
-        X25519PublicKey.from_public_bytes(z85.decode(peer))
-    )
+    try:
+        shared = X25519PrivateKey.from_private_bytes(z85.decode(own.secret)).exchange(
+            X25519PublicKey.from_public_bytes(z85.decode(peer))
+        )
+    except ValueError:
+        raise InputError("The other end's CURVE key is of low order: nothing secret can be agreed.") from None
     derived = HKDF(hashes.SHA256(), 32, salt=nonce, info=_SESSION_KEY_INFO).derive(shared)
     return base64.b64encode(derived)
 
@@ -177,6 +191,12 @@ def session_key(own: CurveKeys, peer: bytes, nonce: bytes) -> bytes:
 def hello() -> bytes:
     """Return the kernel's first message."""
     return canonical_json({"type": "hello", "protocol": PROTOCOL})
+
+
+def decode_hello(frame: bytes) -> None:
+    """Check a kernel's first message; raises InputError for anything else."""
+    if decode(frame, "hello", ("protocol",))["protocol"] != PROTOCOL:
+        raise InputError(f"A kernel speaks another protocol than {PROTOCOL}.")
 
 
 def verdict(accepted: bool, sentence: str) -> bytes:
@@ -215,6 +235,12 @@ def _hex(value: Any, length: int) -> bytes:
 
 
 def _curve_key(value: Any) -> str:
-    if not _Z85_KEY.fullmatch(_text(value)):
+    text = _text(value)
+    try:
+        # Several texts decode to the same bytes modulo 2^32; only the one that encodes back is a key.
+        valid = bool(_Z85_KEY.fullmatch(text)) and z85.encode(z85.decode(text)).decode() == text
+    except (ValueError, struct.error):
+        valid = False
+    if not valid:
         raise InputError("A registration message has a CURVE key that is not 40 characters of Z85.")
-    return str(value)
+    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from typing import Any
 
 from ipykernel.ipkernel import IPythonKernel
@@ -35,8 +36,22 @@ class ChannelMagics(Magics):
         print(_ONE_CLIENT)
 
 
+class _MemoryStore(dict[str, Any]):
+    """IPython's store of bookmarks, aliases and module names, with its one method beyond a dict's."""
+
+    def keys(self, pattern: str | None = None) -> Any:
+        """Return the keys, all or those that match a glob pattern."""
+        return super().keys() if pattern is None else fnmatch.filter(super().keys(), pattern)
+
+
 class AttestedShell(ZMQInteractiveShell):
     """The interactive shell of an attested kernel: stock, but for the magics about connections."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # Stock keeps this store as pickles in a directory of the host's, and the first completion of an
+        # import would open one.
+        self.db = _MemoryStore()
 
     def init_magics(self) -> None:
         """Replace the magics that would describe a connection file."""

@@ -9,6 +9,7 @@ watches, and why ipykernel is pinned to ``>=7.3,<8``.
 from __future__ import annotations
 
 import re
+import socket
 import sys
 import tempfile
 from typing import Any, NoReturn
@@ -27,8 +28,10 @@ from sealbook.errors import SealbookError
 from sealbook.jupyter import handshake
 from sealbook.jupyter.brokerchannel import BrokerConnection
 from sealbook.jupyter.curve import CurveKeys, admit_only, require_admission, serve
+from sealbook.jupyter.iostream import PortlessIOPubThread
 from sealbook.jupyter.kernel import AttestedKernel
 from sealbook.jupyter.liveness import ClientWatch
+from sealbook.jupyter.registration import receive_message, send_message
 
 _REGISTRATION = re.compile(r"--registration=(tcp://[0-9a-zA-Z.:\[\]-]{1,128}:[0-9]{1,5})")
 
@@ -54,7 +57,7 @@ class AttestedKernelApp(IPKernelApp):
 
     _keys: CurveKeys
     _challenge: handshake.Challenge
-    _registrar: zmq.Socket[bytes]
+    _registrar: socket.socket
     _broker_connection: BrokerConnection
     _watch: ClientWatch | None = None
 
@@ -62,6 +65,7 @@ class AttestedKernelApp(IPKernelApp):
         super().__init__(**kwargs)
         self.attester = attester
         self.kernel_class = AttestedKernel
+        self.outstream_class = "sealbook.jupyter.iostream.InheritedOutStream"
         self._authenticators: list[ThreadAuthenticator] = []
 
     # -- what the host may say, and what it may not ------------------------------------------
@@ -89,8 +93,14 @@ class AttestedKernelApp(IPKernelApp):
         super().init_profile_dir()
 
     def load_config_file(self, *args: Any, **kwargs: Any) -> None:
-        """Load no configuration file, they are code from the host; history stays in memory."""
-        self.update_config(Config({"HistoryManager": {"hist_file": ":memory:"}}))
+        """Load no configuration file, they are code from the host, and fix what would use the host's files.
+
+        History stays in memory. No jedi: it keeps its syntax trees as pickles in the user's cache
+        directory, and opening one is running code from the host; IPython's own completer stays.
+        """
+        self.update_config(
+            Config({"HistoryManager": {"hist_file": ":memory:"}, "Completer": {"use_jedi": False}})
+        )
 
     def _run_startup_files(self) -> None:
         """Run none: they are code from the host that no measurement covers."""
@@ -104,21 +114,30 @@ class AttestedKernelApp(IPKernelApp):
         """Read no file: make the keys here and fetch the challenge."""
         self._keys = CurveKeys.generate()
         self.curve_publickey, self.curve_secretkey = self._keys.public, self._keys.secret
-        self._registrar = zmq.Context.instance().socket(zmq.DEALER)
-        self._registrar.setsockopt(zmq.LINGER, 1000)
-        self._registrar.setsockopt(zmq.MAXMSGSIZE, handshake.MAX_MESSAGE)
-        self._registrar.connect(self.registration)
-        self._registrar.send(handshake.hello())
+        host, _, port = self.registration.removeprefix("tcp://").rpartition(":")
         try:
-            self._challenge = handshake.Challenge.decode(self._next_message())
-        except SealbookError as error:
+            self._registrar = socket.create_connection((host.strip("[]"), int(port)), REGISTRATION_TIMEOUT)
+            send_message(self._registrar, handshake.hello())
+            self._challenge = handshake.Challenge.decode(receive_message(self._registrar))
+            client_key = self._challenge.client_key.encode()
+            self.session.key = handshake.session_key(self._keys, client_key, self._challenge.nonce)
+        except (SealbookError, OSError) as error:
             self._end(str(error))
-        client_key = self._challenge.client_key.encode()
-        self.session.key = handshake.session_key(self._keys, client_key, self._challenge.nonce)
 
-    def _apply_curve_server_options(self, socket: zmq.Socket[Any]) -> None:
-        self._admit_client(socket.context)
-        serve(socket, self._keys)
+    def _apply_curve_server_options(self, server: zmq.Socket[Any]) -> None:
+        self._admit_client(server.context)
+        serve(server, self._keys)
+
+    def init_iopub(self, context: zmq.Context[Any]) -> None:
+        """Bind iopub as stock, but without the sixth, open port that stock has for forked children."""
+        self.iopub_socket = context.socket(zmq.XPUB)
+        self.iopub_socket.linger = 1000
+        self._apply_curve_server_options(self.iopub_socket)
+        self.iopub_port = self._bind_socket(self.iopub_socket, self.iopub_port)
+        self.configure_tornado_logger()
+        self.iopub_thread = PortlessIOPubThread(self.iopub_socket, session=self.session)
+        self.iopub_thread.start()
+        self.iopub_socket = self.iopub_thread.background_socket
 
     def init_heartbeat(self) -> None:
         """Start the heartbeat in a context of its own, as stock, with an admission of its own."""
@@ -141,10 +160,11 @@ class AttestedKernelApp(IPKernelApp):
             quote=self._evidence(self._challenge.nonce),
             **self._where(),
         )
-        self._registrar.send(registration.encode())
         try:
-            verdict = handshake.decode(self._next_message(), "verdict", ("accepted", "sentence"))
-        except SealbookError as error:
+            send_message(self._registrar, registration.encode())
+            answer = receive_message(self._registrar)
+            verdict = handshake.decode(answer, "verdict", ("accepted", "sentence"))
+        except (SealbookError, OSError) as error:
             self._end(str(error))
         if verdict["accepted"] is not True:
             self._end(str(verdict["sentence"]))
@@ -210,11 +230,6 @@ class AttestedKernelApp(IPKernelApp):
             self._challenge.broker, self._keys, self._challenge.client_key.encode()
         )
         session.attach(RemoteBroker(self._broker_connection, evidence=self._evidence))
-
-    def _next_message(self) -> bytes:
-        if not self._registrar.poll(REGISTRATION_TIMEOUT * 1000):
-            self._end("The provisioner of this kernel did not answer: start the kernel again.")
-        return self._registrar.recv()
 
     def _end(self, sentence: str) -> NoReturn:
         sys.__stderr__.write(f"sealbook kernel: {sentence}\n")  # type: ignore[union-attr]

@@ -7,26 +7,26 @@ trusted; put it where the user is, not on the machine that hosts the enclave.
 from __future__ import annotations
 
 import asyncio
-import logging
+import textwrap
 import threading
-import time
 from pathlib import Path
 from typing import Any, cast
 
-import zmq
 from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.multikernelmanager import MultiKernelManager
 from jupyter_client.provisioning import KernelProvisionerBase, LocalProvisioner
 from traitlets import Float, Unicode
 
 from sealbook.attestation import ROLE_KERNEL, AttestationResult, Policy
 from sealbook.broker import BrokerEndpoint
 from sealbook.broker.passphrase import DESCRIPTOR_VARIABLE
-from sealbook.errors import InputError, RefusedError, SealbookError
+from sealbook.errors import InputError, SealbookError
 from sealbook.jupyter import handshake
 from sealbook.jupyter.brokerchannel import BrokerServer
 from sealbook.jupyter.client import connect_manager
 from sealbook.jupyter.curve import CurveKeys
 from sealbook.jupyter.embedded import embedded_broker
+from sealbook.jupyter.registration import RegistrationDesk
 
 #: Not for the kernel: where this process was given the keyring's passphrase.
 _PRIVATE_ENVIRONMENT = (DESCRIPTOR_VARIABLE,)
@@ -53,18 +53,24 @@ class AttestedProvisioner(LocalProvisioner):
         60.0, help="Seconds a kernel has from its start until its evidence is verified."
     ).tag(config=True)
 
-    #: What the verifier found; None before the first start. Read by server extensions and papermill.
-    attestation: AttestationResult | None = None
-
     _keys: CurveKeys
-    _challenge: handshake.Challenge
     _registration: handshake.Registration
-    _registrar: zmq.Socket[bytes]
-    _context: zmq.Context[Any] | None = None
+    _session_key: bytes
     _broker_server: BrokerServer
-    _channel_open = False
+    _desk: RegistrationDesk
+    _result: AttestationResult | None = None
+    _open = False
     _talkable = False
     _endpoint: BrokerEndpoint | None = None
+
+    @property
+    def attestation(self) -> AttestationResult | None:
+        """What the verifier found about the kernel that runs now; None when none does.
+
+        Read by papermill's engine and by server extensions.
+        """
+        running = self.process is not None and self.process.poll() is None
+        return self._result if running else None
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Prepare a start: fresh client keys, a fresh nonce, addresses to register and ask at.
@@ -77,7 +83,6 @@ class AttestedProvisioner(LocalProvisioner):
             When the policy cannot be used; nothing was started.
         """
         self._release_channel()
-        self.attestation = None
         # The stock keywords that choose keys and files: here the kernel makes its own, and no file.
         kwargs.pop("transport_encryption", None)
         if kwargs.pop("extra_arguments", None):
@@ -85,26 +90,20 @@ class AttestedProvisioner(LocalProvisioner):
                 "A sealbook kernel takes no extra arguments: they would be code or settings of the host "
                 "that its measurement does not cover; set what you need in a cell."
             )
-        self._policy = self._load_policy()
+        try:
+            self._policy = self._load_policy()
+        except SealbookError as error:
+            self._fold(error)
+            raise
         self._broker = embedded_broker()
         self._keys = CurveKeys.generate()
-        self._context = zmq.Context()
-        self._registrar = self._context.socket(zmq.ROUTER)
-        self._registrar.setsockopt(zmq.LINGER, 1000)
-        self._registrar.setsockopt(zmq.MAXMSGSIZE, handshake.MAX_MESSAGE)
-        port = self._registrar.bind_to_random_port("tcp://127.0.0.1")
         self._broker_server = BrokerServer(self._keys)
-        self._channel_open = True
-        self._challenge = handshake.Challenge(
-            client_key=self._keys.public.decode(),
-            nonce=self._broker.challenge(self._policy),
-            audience=handshake.AUDIENCE,
-            broker=self._broker_server.address,
-        )
+        self._desk = RegistrationDesk(self._make_challenge, self._verify, log=self.log)
+        self._open = True
         if self.parent is not None:
             # A restart begins without the last start's key: it must not get into the connection file.
             self.parent.session.key = b""
-        command = [*self.kernel_spec.argv, f"--registration=tcp://127.0.0.1:{port}"]
+        command = [*self.kernel_spec.argv, f"--registration={self._desk.address}"]
         # Past LocalProvisioner.pre_launch, which would choose ports and write a key to a file.
         prepared = await KernelProvisionerBase.pre_launch(self, cmd=command, **kwargs)
         for name in _PRIVATE_ENVIRONMENT:
@@ -127,15 +126,20 @@ class AttestedProvisioner(LocalProvisioner):
         await super().launch_kernel(cmd, **kwargs)
         stop = threading.Event()
         try:
-            await asyncio.to_thread(self._register, self._registrar, stop)
-        except BaseException:
+            await asyncio.to_thread(
+                self._desk.serve,
+                seconds=self.registration_timeout,
+                alive=lambda: self.process is not None and self.process.poll() is None,
+                stopped=stop.is_set,
+            )
+        except BaseException as error:
             stop.set()
             await self.kill()
             await self.wait()
             self._release_channel()
+            self._fold(error)
             raise
-        finally:
-            self._close_registrar()
+        self._desk.close()
         if self.parent is not None:
             connect_manager(self.parent, self._keys, self._registration.kernel_key.encode())
         addresses: dict[str, Any] = {
@@ -160,9 +164,7 @@ class AttestedProvisioner(LocalProvisioner):
     async def post_launch(self, **kwargs: Any) -> None:
         """Set the HMAC key, now that the connection file is written without it."""
         if self.parent is not None:
-            self.parent.session.key = handshake.session_key(
-                self._keys, self._registration.kernel_key.encode(), self._challenge.nonce
-            )
+            self.parent.session.key = self._session_key
         self._talkable = True
         await super().post_launch(**kwargs)
 
@@ -170,6 +172,13 @@ class AttestedProvisioner(LocalProvisioner):
         """Close the broker channel of the kernel that ended; called after shutdowns and before restarts."""
         self._release_channel()
         await super().cleanup(restart=restart)
+
+    def _fold(self, error: BaseException) -> None:
+        """Break the sentence into lines for JupyterLab, whose dialog shows one line and cuts the rest off."""
+        if isinstance(error, SealbookError) and isinstance(
+            getattr(self.parent, "parent", None), MultiKernelManager
+        ):
+            error.args = (textwrap.fill(str(error), 90),)
 
     # -- verification ------------------------------------------------------------------------
 
@@ -180,76 +189,46 @@ class AttestedProvisioner(LocalProvisioner):
             )
         return Policy.load(Path(self.policy).expanduser())
 
-    def _register(self, registrar: zmq.Socket[bytes], stop: threading.Event) -> None:
-        """Serve the registration until a kernel's evidence is verified; runs in a thread."""
-        deadline = time.monotonic() + self.registration_timeout
-        while not stop.is_set() and time.monotonic() < deadline:
-            if registrar.poll(100):
-                peer, *frames = registrar.recv_multipart()
-                try:
-                    answer = self._answer(b"".join(frames))
-                except InputError as error:
-                    # Whoever else found the port; a kernel that speaks nonsense runs into the time limit.
-                    self.log.warning("Ignored a message to the registration address: %s", error)
-                    continue
-                except SealbookError as error:
-                    registrar.send_multipart([peer, handshake.verdict(False, str(error))])
-                    raise
-                registrar.send_multipart([peer, answer])
-                if self._endpoint is not None:
-                    return
-            elif self.process is None or self.process.poll() is not None:
-                raise RefusedError(
-                    "The kernel ended before it attested itself: its own message is in the log above, "
-                    "and `sealbook doctor` says what is missing."
-                )
-        raise RefusedError(
-            f"The kernel did not attest itself within {self.registration_timeout:.0f} seconds: "
-            "see the log above, or raise AttestedProvisioner.registration_timeout."
+    def _make_challenge(self) -> handshake.Challenge:
+        return handshake.Challenge(
+            client_key=self._keys.public.decode(),
+            nonce=self._broker.challenge(self._policy),
+            audience=handshake.AUDIENCE,
+            broker=self._broker_server.address,
         )
 
-    def _answer(self, frame: bytes) -> bytes:
-        """Return the answer to one message; the session stands when it was evidence that passed."""
-        if frame == handshake.hello():
-            return self._challenge.encode()
-        registration = handshake.Registration.decode(frame)
-        self._verify(registration)
-        return handshake.verdict(True, "verified")
-
-    def _verify(self, registration: handshake.Registration) -> None:
+    def _verify(self, challenge: handshake.Challenge, registration: handshake.Registration) -> None:
         where = {
             "ip": registration.ip,
             "transport": registration.transport,
             "ports": dict(registration.ports),
         }
         kernel_key = registration.kernel_key.encode()
+        session_key = handshake.session_key(self._keys, kernel_key, challenge.nonce)
         session = self._broker.attest(
             registration.quote,
             role=ROLE_KERNEL,
-            audience=self._challenge.audience,
-            nonce=self._challenge.nonce,
-            claims=handshake.channel_claims(self._challenge, kernel_key, where),
+            audience=challenge.audience,
+            nonce=challenge.nonce,
+            claims=handshake.channel_claims(challenge, kernel_key, where),
             policy=self._policy,
         )
-        self.attestation = session.result
-        self._registration = registration
+        self._registration, self._session_key = registration, session_key
         self._endpoint = BrokerEndpoint(self._broker, session)
         self._broker_server.admit(kernel_key, self._endpoint.handle)
-        self.log.log(logging.INFO, "%s", self.attestation.summary())
+        self._result = session.result
+        self.log.info("%s", session.result.summary())
 
     # -- what must not outlive a kernel ------------------------------------------------------
 
-    def _close_registrar(self) -> None:
-        if self._context is not None:
-            self._context.destroy(linger=1000)
-            self._context = None
-
     def _release_channel(self) -> None:
         self._talkable = False
-        self._close_registrar()
-        if self._channel_open:
+        self._result = None
+        self._session_key = b""
+        if self._open:
+            self._desk.close()
             self._broker_server.close()
-            self._channel_open = False
+            self._open = False
         if self._endpoint is not None:
             self._endpoint.close()
             self._endpoint = None

@@ -10,6 +10,7 @@ of :data:`sealbook.simulated_loader.ISOLATED`.
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING
 
 from sealbook.simulated_loader import Measuring
@@ -40,8 +41,22 @@ class MeasuredAttester:
         return self._attester.quote(report_data)
 
 
+def _forget_host_settings() -> None:
+    """Undo what the host's environment and files would choose in libraries the kernel loads.
+
+    OpenSSL's configuration file can name libraries to load, and fsspec's gives arguments (a target,
+    a key) to file systems that the user's code opens.
+    """
+    for name in list(os.environ):
+        if name.startswith(("OPENSSL_", "FSSPEC_")):
+            del os.environ[name]
+    os.environ["OPENSSL_CONF"] = os.devnull
+    os.environ["FSSPEC_CONFIG_DIR"] = os.devnull
+
+
 def main() -> None:
     """Start the kernel; returns when it ended."""
+    _forget_host_settings()
     measuring = Measuring()
     # Imported here so that the measuring runs beside the import, which takes as long.
     from sealbook.jupyter.kernelapp import AttestedKernelApp

@@ -131,6 +131,7 @@ def unseal_file(
     *,
     keys: KeyProvider,
     context: Mapping[str, str] | None = None,
+    key: str | None = None,
     threads: int | None = None,
     progress: bool = False,
 ) -> SealedInfo:
@@ -146,6 +147,8 @@ def unseal_file(
         Releases the key that the file is sealed to.
     context
         When given, the file must have been sealed with exactly this context.
+    key
+        When given, the file must be sealed to the key of this name.
     threads, progress
         As for :func:`seal_file`.
 
@@ -166,7 +169,7 @@ def unseal_file(
     with contextlib.ExitStack() as stack:
         file = LocalFile(source)
         stack.callback(file.close)
-        about, cipher = open_stream(file, read_header(file, keys=keys, context=context))
+        about, cipher = open_stream(file, read_header(file, keys=keys, context=context, key=key))
         stream = segments.stream_size(about.size)
         count = segments.segment_count(about.size)
         sealed = _source(stack, file)

@@ -8,8 +8,8 @@ from sealbook.errors import InputError, RefusedError
 class UnsealError(RefusedError):
     """A sealed file was not opened; nothing of its content was returned or written.
 
-    Tampering, truncation, a wrong key and a wrong context all give this one sentence:
-    whoever feeds files to an enclave must not learn which check a forgery passed.
+    Tampering, truncation, a wrong key, and another key or context than was insisted on all give
+    this one sentence: whoever feeds files to an enclave must not learn which check a forgery passed.
 
     Parameters
     ----------
@@ -20,8 +20,9 @@ class UnsealError(RefusedError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"{name} was not unsealed: the file, the key or the context is not the one of the sealing;"
-            " use an intact copy and the right context, and if a key rotation was cut short,"
-            " `sealbook rekey` repairs it."
+            " use an intact copy and the right context; if a key rotation was cut short, `sealbook rekey`"
+            " repairs it; what was sealed to a session/ key opens only while the Jupyter server or papermill"
+            " run that made the key lives."
         )
 
 

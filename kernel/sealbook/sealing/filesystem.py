@@ -8,13 +8,16 @@ sizes and contents are the plaintext's.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
+import threading
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import fsspec
 from fsspec.implementations.chained import ChainedFileSystem
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import tokenize
 
 from sealbook.errors import InputError
 from sealbook.files import TEMPORARY_INFIX
@@ -25,7 +28,24 @@ from sealbook.sealing.segments import plain_size
 from sealbook.sealing.writer import SealedWriter
 
 
-class SealedFileSystem(ChainedFileSystem):
+class _Unconfigured(type(ChainedFileSystem)):  # type: ignore[misc] # fsspec has no types
+    """Makes instances from their arguments alone.
+
+    fsspec's metaclass completes the arguments from variables ``FSSPEC_SEALED...`` and from files in
+    ``~/.config/fsspec``. In an enclave both are the untrusted host's, which would choose what data is
+    sealed to, which context is insisted on and where it lies. Of what that metaclass does, only this
+    is left for a class that is not cached and not asynchronous.
+    """
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        options.pop("skip_instance_cache", None)
+        made = type.__call__(cls, *args, **options)
+        made._fs_token_ = tokenize(cls, os.getpid(), threading.get_ident(), *args, **options)
+        made.storage_args, made.storage_options = args, options
+        return made
+
+
+class SealedFileSystem(ChainedFileSystem, metaclass=_Unconfigured):
     """Seals what is written to, and unseals what is read from, another file system.
 
     Parameters
@@ -35,7 +55,8 @@ class SealedFileSystem(ChainedFileSystem):
     keys
         Key provider; :func:`sealbook.sealing.default_keys` by default, asked at every opening.
     key
-        Name of the key to seal to; :func:`sealbook.sealing.default_key_name` by default.
+        Name of the key to seal to, :func:`sealbook.sealing.default_key_name` by default; when given,
+        only files that are sealed to it are read.
     context
         Sealed files are bound to it, and read only when they were sealed with exactly this one.
     fo, target_protocol, target_options
@@ -45,6 +66,9 @@ class SealedFileSystem(ChainedFileSystem):
     -----
     As fsspec's contract asks, a missing file raises FileNotFoundError; the rest is as with
     :func:`sealbook.sealing.open_sealed`. Only whole files are written: appending is refused.
+
+    fsspec's configuration (variables ``FSSPEC_SEALED...``, files in ``~/.config/fsspec``) has no say here.
+    That of the file system below counts as usual: it holds nothing but sealed files.
     """
 
     protocol: ClassVar[str] = "sealed"
@@ -74,7 +98,7 @@ class SealedFileSystem(ChainedFileSystem):
         if mode == "rb":
             # No cache below ours: it would fetch more than the segments that are needed.
             target = path if local else self.fs.open(path, "rb", cache_type="none")
-            return SealedReader(target, keys=keys, context=self._context, owned=not local)
+            return SealedReader(target, keys=keys, key=self._key, context=self._context, owned=not local)
         if mode != "wb":
             raise InputError(f"Sealed files are written whole, with mode 'wb', not {mode!r}.")
         key = default_key_name() if self._key is None else self._key

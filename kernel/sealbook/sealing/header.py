@@ -253,7 +253,12 @@ def encode_slot(header: Header, data_key: bytes) -> bytes:
 
 
 def open_header(
-    raw: bytes, *, name: str, keys: KeyProvider, context: Mapping[str, str] | None = None
+    raw: bytes,
+    *,
+    name: str,
+    keys: KeyProvider,
+    context: Mapping[str, str] | None = None,
+    key: str | None = None,
 ) -> OpenedHeader:
     """Check both slots and find the data key.
 
@@ -265,9 +270,13 @@ def open_header(
         For messages.
     context
         When given, the file must have been sealed with exactly this context.
+    key
+        When given, the file must be sealed to the key of this name, in any version, and to no other.
 
     Raises
     ------
+    InputError
+        `context` or `key` is not one.
     NotSealedError
         Neither slot begins with the magic.
     KeyUnavailableError
@@ -276,6 +285,8 @@ def open_header(
         Everything else.
     """
     expected = None if context is None else canonical_json(check_context(context))
+    if key is not None:
+        check_key_name(key)
     if not _has_magic(raw):
         raise NotSealedError(name)
     slots = raw[:SLOT], raw[SLOT:HEADER]
@@ -285,6 +296,10 @@ def open_header(
             raise _MalformedError
     except _MalformedError:
         raise UnsealError(name) from None
+    # Before a key is asked for, so that none is released for a file that will not be opened. What
+    # passes is authentic afterwards: the name is bound to the wrapped data key and to the slot.
+    if key is not None and any(entry.key != key for entry in second.keys):
+        raise UnsealError(name)
     opened = _unlock(second, name=name, keys=keys)
     # Both slots, always: an interrupted rotation leaves two authentic ones, damage does not.
     authentic = [

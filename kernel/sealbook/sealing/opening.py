@@ -20,6 +20,7 @@ def open_sealed(
     mode: Literal["rb"] = "rb",
     *,
     keys: KeyProvider,
+    key: str | None = None,
     context: Mapping[str, str] | None = None,
 ) -> SealedReader: ...
 
@@ -60,7 +61,9 @@ def open_sealed(
     keys
         Releases the key.
     key
-        Writing only: the name of the key to seal to; the default key if there is one.
+        Writing: the name of the key to seal to; the default key if there is one. Reading: when given,
+        the file must be sealed to the key of this name, whatever the version; who may write files
+        cannot swap in one that is sealed to another key.
     context
         Writing: public text that the file is bound to. Reading: when given, the file must have
         been sealed with exactly this context.
@@ -85,7 +88,7 @@ def open_sealed(
         A path that cannot be opened, a bad key name, context or mode.
     """
     if mode == "rb":
-        return SealedReader(path, keys=keys, context=context)
+        return SealedReader(path, keys=keys, context=context, key=key)
     if mode == "wb":
         return SealedWriter(
             path,
@@ -132,8 +135,12 @@ def write_bytes(
 
 
 def read_bytes(
-    path: str | os.PathLike[str], *, keys: KeyProvider, context: Mapping[str, str] | None = None
+    path: str | os.PathLike[str],
+    *,
+    keys: KeyProvider,
+    key: str | None = None,
+    context: Mapping[str, str] | None = None,
 ) -> bytes:
     """Return all that is sealed in a file; see :func:`open_sealed`."""
-    with SealedReader(path, keys=keys, context=context) as file:
+    with SealedReader(path, keys=keys, context=context, key=key) as file:
         return file.read()

@@ -30,7 +30,11 @@ _TRIES = 5
 
 
 def read_header(
-    file: RandomAccess, *, keys: KeyProvider, context: Mapping[str, str] | None = None
+    file: RandomAccess,
+    *,
+    keys: KeyProvider,
+    context: Mapping[str, str] | None = None,
+    key: str | None = None,
 ) -> OpenedHeader:
     """Read and check the header of `file`; see :func:`sealbook.sealing.header.open_header`.
 
@@ -40,7 +44,7 @@ def read_header(
     raw = file.read_at(0, HEADER)
     for _ in range(_TRIES):
         try:
-            return open_header(raw, name=file.name, keys=keys, context=context)
+            return open_header(raw, name=file.name, keys=keys, context=context, key=key)
         except UnsealError:
             again = file.read_at(0, HEADER)
             if again == raw:
@@ -82,6 +86,8 @@ class SealedReader(io.RawIOBase):
         Releases the key that the file is sealed to.
     context
         When given, the file must have been sealed with exactly this context.
+    key
+        When given, the file must be sealed to the key of this name.
 
     Attributes
     ----------
@@ -100,6 +106,7 @@ class SealedReader(io.RawIOBase):
         *,
         keys: KeyProvider,
         context: Mapping[str, str] | None = None,
+        key: str | None = None,
         owned: bool = False,
     ) -> None:
         super().__init__()
@@ -108,7 +115,7 @@ class SealedReader(io.RawIOBase):
         self._position = 0
         self._file = FileObject(source, owned=True) if owned else open_for_reading(source)
         try:
-            opened = read_header(self._file, keys=keys, context=context)
+            opened = read_header(self._file, keys=keys, context=context, key=key)
             self.info, self._cipher = open_stream(self._file, opened)
         except BaseException:
             self._file.close()

@@ -1,8 +1,10 @@
 """MRENCLAVE of a simulated enclave: one digest over every file the kernel can load code from.
 
-What is measured (:func:`runtime_roots`): the interpreter and its shared library, the standard
-library, each site-packages directory on ``sys.path``, each directory a ``.pth`` file adds (editable
-installs), ``PYTHONPATH``, and sealbook's own package.
+What is measured (:func:`runtime_roots`): the interpreter and its shared library, everything on this
+interpreter's own ``sys.path`` (directories, zip files, and also that an entry is absent, because whatever
+appears there would be loaded), what setuptools' editable finders lead to, and sealbook's own package. An
+import hook that is not known might load from anywhere: with one, nothing is measured and the sentence
+says how to do without.
 
 Each directory has a digest: SHA-256 over one line ``name NUL kind NUL size NUL digest LF`` for each file or
 link in it, sorted by name; the digest is SHA-256 of the content, or of a link's target. MRENCLAVE is SHA-256
@@ -28,6 +30,8 @@ from __future__ import annotations
 import compileall
 import contextlib
 import hashlib
+import importlib.machinery
+import importlib.util
 import json
 import os
 import re
@@ -37,8 +41,9 @@ import sys
 import sysconfig
 import time
 import warnings
+import zipimport
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,6 +57,19 @@ from sealbook.files import write_bytes
 _VERSION = 1
 _CACHE_NAME = "measurement-cache.json"
 _MAX_CACHE_BYTES = 256 * 1024 * 1024
+#: Import hooks that only find what lies on ``sys.path`` or in modules that are loaded, by module and name.
+_KNOWN_FINDERS = frozenset(
+    {
+        ("_distutils_hack", "DistutilsMetaFinder"),
+        ("sealbook.pandas_urls", "_Finder"),
+        ("six", "_SixMetaPathImporter"),
+    }
+)
+_OWN_FINDERS = (
+    importlib.machinery.BuiltinImporter,
+    importlib.machinery.FrozenImporter,
+    importlib.machinery.PathFinder,
+)
 #: A file changed more recently than this could change again within the same clock tick.
 _SETTLED_NS = 2_000_000_000
 
@@ -90,7 +108,7 @@ def measure(
     Parameters
     ----------
     roots
-        Label to file or directory; by default :func:`runtime_roots`.
+        Label to file or directory; by default :func:`runtime_roots`, some of which may be absent.
     extra_roots
         Measured besides.
     cache
@@ -102,7 +120,8 @@ def measure(
     Raises
     ------
     InputError
-        A root does not exist or cannot be read: a measurement that left something out would be wrong.
+        A root that was given does not exist, one cannot be read, or an import hook is not known: a
+        measurement that left something out would be wrong.
     """
     started = time.perf_counter()
     places = {**(runtime_roots() if roots is None else roots), **(extra_roots or {})}
@@ -110,7 +129,8 @@ def measure(
     walk = _Walk(store)
     try:
         for label, place in sorted(places.items()):
-            walk.add(label, Path(place).absolute())
+            known = roots is None and label not in (extra_roots or {})
+            walk.add(label, Path(place).absolute(), may_be_absent=known)
         walk.follow_links()
         mrenclave = walk.digest()
     except OSError as error:
@@ -128,7 +148,24 @@ def measure(
 
 
 def runtime_roots() -> dict[str, Path]:
-    """Return what this interpreter loads code from, by label."""
+    """Return what this interpreter loads code from, by label; what is absent might appear.
+
+    Raises
+    ------
+    InputError
+        Something that is not known takes part in finding modules.
+    """
+    _refuse_unknown_finders()
+    for entry in sys.path:
+        if not Path(entry).is_absolute():
+            raise InputError(
+                f"The entry {entry!r} of sys.path depends on the working directory, so what it leads to "
+                "cannot be measured; start Python with -I, and install packages non-editable."
+            )
+    return _roots(sys.path)
+
+
+def _roots(path: Sequence[str]) -> dict[str, Path]:
     roots: dict[str, Path] = {"python": Path(sys.executable).resolve()}
     library = sysconfig.get_config_var("LDLIBRARY")
     if sysconfig.get_config_var("Py_ENABLE_SHARED") and library:
@@ -138,24 +175,18 @@ def runtime_roots() -> dict[str, Path]:
     settings = Path(sys.prefix) / "pyvenv.cfg"
     if settings.exists():
         roots["pyvenv"] = settings
-    standard = {Path(sysconfig.get_path("stdlib")), Path(os.__file__).parent}
-    standard |= {Path(entry) for entry in sys.path if Path(entry).name == "lib-dynload"}
-    sites = _site_directories()
-    added = [place for directory in sites for place in _pth_directories(directory)]
-    named = [] if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    added += [Path(entry) for entry in named if entry]
-    groups = {
-        "stdlib": sorted(standard),
-        "site-packages": sites,
-        "path": added,
-        "sealbook": [Path(__file__).parents[2]],
-    }
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    groups: dict[str, list[Path]] = {"stdlib": [stdlib, Path(os.__file__).parent]}
+    for entry in path:
+        groups.setdefault(_kind(entry, stdlib), []).append(_container(Path(entry)))
+    groups["editable"] = [place for mapping in _editable_mappings() for place in _mapped(mapping)]
+    groups["sealbook"] = [Path(__file__).parents[2]]
     taken: list[Path] = []
     for label, places in groups.items():
         number = 0
         for place in places:
             resolved = place.resolve()
-            if not resolved.is_dir() or any(_covers(root, resolved) for root in taken):
+            if any(_covers(root, resolved) for root in taken):
                 continue
             taken.append(resolved)
             roots[f"{label}/{number}"] = resolved
@@ -169,7 +200,10 @@ def settle_bytecode(roots: Mapping[str, str | os.PathLike[str]] | None = None) -
     Files that do not compile (templates, other Pythons' syntax), directories that cannot be written
     and the standard library's own tests, which nobody imports, are left as they are.
     """
-    for label, place in (runtime_roots() if roots is None else roots).items():
+    if roots is None:
+        # Without -I or -P the first entry is where the program lies, or the working directory.
+        roots = _roots([entry for entry in sys.path[not sys.flags.safe_path :] if Path(entry).is_absolute()])
+    for label, place in roots.items():
         directory = Path(place)
         if not directory.is_dir() or not os.access(directory, os.W_OK):
             continue
@@ -187,25 +221,81 @@ def settle_bytecode(roots: Mapping[str, str | os.PathLike[str]] | None = None) -
             )
 
 
-def _site_directories() -> list[Path]:
-    known = {*site.getsitepackages()}
-    if site.ENABLE_USER_SITE:
-        known.add(site.getusersitepackages())
-    return [
-        Path(entry)
-        for entry in dict.fromkeys(sys.path)
-        if entry and (entry in known or Path(entry).name in ("site-packages", "dist-packages"))
-    ]
+def _kind(entry: str, stdlib: Path) -> str:
+    """Return what an entry of sys.path is called in labels."""
+    place = Path(entry)
+    archive = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
+    if place == stdlib or place.name in ("lib-dynload", archive):
+        return "stdlib"
+    known = {*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])}
+    return "site-packages" if entry in known or place.name in _OTHER_PACKAGES else "path"
 
 
-def _pth_directories(directory: Path) -> Iterator[Path]:
-    """Yield the directories that .pth files in a site-packages directory put on the path, as site.py does."""
-    with contextlib.suppress(OSError):
-        for file in sorted(directory.glob("*.pth")):
-            for line in file.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines():
-                entry = line.strip()
-                if entry and not entry.startswith(("#", "import ", "import\t")):
-                    yield directory / entry
+def _container(entry: Path) -> Path:
+    """Return the zip file that an entry such as ``/lib/packages.zip/inner`` leads into, or the entry."""
+    if not entry.exists():
+        for parent in entry.parents:
+            if parent.exists():
+                return entry if parent.is_dir() else parent
+    return entry
+
+
+def _refuse_unknown_finders() -> None:
+    for hook in sys.path_hooks:
+        own = hook is zipimport.zipimporter or getattr(hook, "__module__", "") == "_frozen_importlib_external"
+        if not own:
+            raise _unknown(getattr(hook, "__module__", ""), getattr(hook, "__qualname__", repr(type(hook))))
+    for finder in sys.meta_path:
+        if finder in _OWN_FINDERS or _is_editable(finder):
+            continue
+        kind = _class_of(finder)
+        if (kind.__module__, kind.__name__) not in _KNOWN_FINDERS:
+            raise _unknown(kind.__module__, kind.__name__)
+    list(_editable_mappings())
+
+
+def _unknown(module: str, name: str) -> InputError:
+    return InputError(
+        f"What Python loads cannot be measured, because the import hook {module}.{name} may load from "
+        "anywhere; install the package it belongs to non-editable (pip install without -e), or remove it."
+    )
+
+
+def _class_of(finder: object) -> type:
+    return finder if isinstance(finder, type) else type(finder)
+
+
+def _is_editable(finder: object) -> bool:
+    """Whether it is the finder that setuptools generates for an editable install."""
+    kind = _class_of(finder)
+    return kind.__name__ == "_EditableFinder" and kind.__module__.startswith("__editable___")
+
+
+def _editable_mappings() -> Iterator[dict[str, str]]:
+    """Yield ``MAPPING`` (module name to place) of each editable finder, the one that it uses."""
+    for finder in sys.meta_path:
+        if _is_editable(finder):
+            kind = _class_of(finder)
+            mapping = getattr(sys.modules.get(kind.__module__), "MAPPING", None)
+            if not isinstance(mapping, dict) or not all(
+                isinstance(place, str) and Path(place).is_absolute() for place in mapping.values()
+            ):
+                raise _unknown(kind.__module__, kind.__name__)
+            yield mapping
+
+
+def _mapped(mapping: Mapping[str, str]) -> Iterator[Path]:
+    """Yield what a finder's mapping leads to: packages are directories, modules lack their suffix."""
+    for _, place in sorted(mapping.items()):
+        target = Path(place)
+        yield target
+        if not target.name or (target / "__init__.py").exists():
+            continue  # otherwise the finder tries each suffix
+        for suffix in importlib.machinery.all_suffixes():
+            module = target.with_suffix(suffix)
+            yield module
+            if suffix in importlib.machinery.SOURCE_SUFFIXES:
+                yield Path(importlib.util.cache_from_source(module))
 
 
 def _covers(root: Path, place: Path) -> bool:
@@ -236,8 +326,8 @@ class _Cache:
         """Write what changed; without success measuring is only slower."""
         if self._path is None or self.new == self.old:
             return
-        document = {"version": _VERSION, "entries": self.new}
-        with contextlib.suppress(OSError, UnicodeEncodeError):
+        document = {"version": _VERSION, "entries": self.new}  # a TypeError: some path is not UTF-8
+        with contextlib.suppress(OSError, TypeError):
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_bytes(self._path, canonical_json(document), mode=0o600)
 
@@ -275,6 +365,11 @@ class _Directory:
     entry: list[Any] | None
 
 
+_EMPTY = hashlib.sha256(b"").hexdigest().encode()
+#: As of a file root, with another kind; see :func:`_describe`.
+_ABSENT: list[Any] = ["", hashlib.sha256(b"\0absent\0%d\0%b\n" % (0, _EMPTY)).hexdigest(), 0, []]
+
+
 class _Walk:
     """One pass over the roots."""
 
@@ -286,10 +381,16 @@ class _Walk:
         self.roots: list[tuple[str, Path]] = []
         self.files = 0
 
-    def add(self, label: str, place: Path) -> None:
+    def add(self, label: str, place: Path, *, may_be_absent: bool = False) -> None:
         """Walk one root."""
         self.roots.append((label, place))
-        status = place.stat()
+        try:
+            status = place.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            if not may_be_absent:
+                raise
+            self._directories.append(_Directory(label, "", str(place), "", [], settled=False, entry=_ABSENT))
+            return
         if not stat.S_ISDIR(status.st_mode):
             numbers = array("q", (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns))
             self._record(label, "", str(place), [""], numbers, status.st_ctime_ns)
@@ -413,7 +514,7 @@ def _describe(path: str) -> tuple[bytes, str | None]:
             path
         )
     if not stat.S_ISREG(mode):
-        return b"other\0%d\0%b\n" % (0, hashlib.sha256(b"").hexdigest().encode()), None
+        return b"other\0%d\0%b\n" % (0, _EMPTY), None
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
@@ -422,7 +523,10 @@ def _describe(path: str) -> tuple[bytes, str | None]:
 
 def main() -> None:
     """Print as JSON the measurement of what this interpreter loads; `sealbook.simulated_loader` runs this."""
-    measured = measure()
+    try:
+        measured = measure()
+    except InputError as error:
+        sys.exit(str(error))  # the last line on stderr, which the loader passes on
     print(json.dumps(asdict(measured) | {"mrenclave": measured.mrenclave.hex()}))
 
 

@@ -40,6 +40,7 @@ for _parser in (SEAL, SEAL_CELL):
 
 UNSEAL = MagicParser("%unseal", "Open a sealed file and return the object in it: `df = %unseal data.sealed`.")
 UNSEAL.add_argument("path", metavar="PATH", help="the sealed file")
+UNSEAL.add_argument("-k", "--key", metavar="KEY", help="insist that the file is sealed to this key")
 UNSEAL.add_argument(
     "-c", "--context", metavar="NAME=VALUE", action="append", help="insist on this context; may be repeated"
 )
@@ -95,7 +96,7 @@ class SealbookMagics(Magics):
             return None
         context = read_context(arguments.context)
         _warn_if_unattested()
-        return artifacts.unseal(arguments.path, context=context, to=arguments.to)
+        return artifacts.unseal(arguments.path, key=arguments.key, context=context, to=arguments.to)
 
     @line_magic
     @one_line_errors
