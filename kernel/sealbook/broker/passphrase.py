@@ -99,7 +99,7 @@ def hand_over(passphrase: str) -> tuple[int, str]:
 def _read_pipe(named: str) -> str:
     number, _, inode = named.partition(":")
     complaint = InputError(
-        f"${DESCRIPTOR_VARIABLE} does not name a readable pipe, numbered 3 or higher, that holds a passphrase."
+        f"${DESCRIPTOR_VARIABLE} does not name a readable pipe (numbered 3 or higher) with a passphrase."
     )
     if not number.isdecimal() or int(number) < 3 or (inode and not inode.isdecimal()):
         raise complaint
