@@ -222,13 +222,13 @@ class _UnguardedKeys:
         check_key_name(name)
         if name.startswith(SESSION_PREFIX):
             raise KeyUnavailableError(
-                f"This kernel is not attested, so it gets no session key such as '{name}'; {HOW_TO_ATTEST}."
+                f"This process is not attested, so it gets no session key such as '{name}'; {HOW_TO_ATTEST}."
             )
         stored = self._opened().find(name)
         guard = stored.record.guard
         if guard != UNGUARDED:
             raise KeyUnavailableError(
-                f"The key '{name}' demands attestation (policy '{guard}') and this kernel is not attested; "
+                f"The key '{name}' demands attestation (policy '{guard}') and this process is not attested; "
                 f"{HOW_TO_ATTEST}."
             )
         return stored

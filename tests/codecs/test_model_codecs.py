@@ -357,6 +357,21 @@ def test_a_keras_model_with_a_lambda_is_refused_before_it_is_sealed(keras: Any) 
         codec_for(model).prepare(model)
 
 
+def test_a_keras_model_with_an_unregistered_class_is_refused_before_it_is_sealed(keras: Any) -> None:
+    class Mine(keras.layers.Layer):
+        pass
+
+    model = keras.Sequential([keras.Input((4,)), Mine(), keras.layers.Dense(1)])
+    with pytest.raises(InputError, match=r"Mine.*register_keras_serializable"):
+        codec_for(model).prepare(model)
+
+
+def test_a_keras_model_with_its_own_functions_and_metrics_is_not_mistaken_for_one(keras: Any) -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, activation=keras.activations.relu)])
+    model.compile(loss=keras.losses.mean_squared_error, metrics=[keras.metrics.AUC()])
+    codec_for(model).prepare(model)
+
+
 def test_a_keras_file_with_a_lambda_is_not_opened(keras: Any, tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: x * 2)])
     model.save(tmp_path / "m.keras")

@@ -12,6 +12,8 @@ import papermill and never seal.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import parse_qs
@@ -43,7 +45,7 @@ class SealedHandler:
         file, key = cls._split(path)
         if key is not None:
             raise InputError(f"{path} names a key, but a sealed file names its own; leave out '?key='.")
-        with artifacts.open(file) as sealed:
+        with _said_of_papermill(), artifacts.open(file) as sealed:
             content = sealed.read()
         try:
             return content.decode()
@@ -64,7 +66,7 @@ class SealedHandler:
         from sealbook import artifacts
 
         file, key = cls._split(path)
-        with artifacts.open(file, "wb", key=key) as sealed:
+        with _said_of_papermill(), artifacts.open(file, "wb", key=key) as sealed:
             sealed.write(buf.encode())
 
     @classmethod
@@ -90,3 +92,18 @@ class SealedHandler:
         if not name or set(fields) - {"key"} or len(fields.get("key", [])) > 1:
             raise InputError(f"{path} is not a sealed path; write sealed://PATH or sealed://PATH?key=NAME.")
         return cls._begun.get(path) or Path(name).expanduser().absolute(), fields.get("key", [None])[0]
+
+
+@contextlib.contextmanager
+def _said_of_papermill() -> Iterator[None]:
+    """Say of whom a refused key is said: the notebook's kernel may well be attested, papermill is not."""
+    from sealbook.sealing import KeyUnavailableError
+
+    try:
+        yield
+    except KeyUnavailableError as error:
+        raise KeyUnavailableError(
+            "papermill reads and writes sealed:// notebooks itself, outside the attested kernel: name a "
+            "key that demands no attestation, sealed://PATH?key=NAME (`sealbook keys create NAME --guard "
+            f"none` makes one). {error}"
+        ) from None

@@ -48,6 +48,12 @@ class KerasCodec(Codec):
                 "running code from the file; make it a layer class of its own, registered with "
                 "@keras.saving.register_keras_serializable()."
             )
+        unregistered = _unregistered(config)
+        if unregistered is not None:
+            raise InputError(
+                f"The Keras model has a class of your own, {unregistered}, that Keras could not find when "
+                "the model is reopened; decorate it with @keras.saving.register_keras_serializable()."
+            )
 
         def write(file: BinaryIO) -> None:
             # The public save_model takes paths only. saving_lib takes files, but wants to seek in them.
@@ -82,6 +88,19 @@ def _has_lambda(config: Any) -> bool:
     if isinstance(config, Mapping):
         return config.get("class_name") == "__lambda__" or any(map(_has_lambda, config.values()))
     return isinstance(config, list | tuple) and any(map(_has_lambda, config))
+
+
+def _unregistered(config: Any) -> str | None:
+    """Return the name of a class in a serialised model that is neither Keras's nor registered with it."""
+    if isinstance(config, Mapping):
+        name = config.get("registered_name")
+        # Registered names have a package, "Custom>Name"; plain functions are found by their name.
+        if isinstance(name, str) and ">" not in name and config.get("class_name") != "function":
+            return name
+        config = list(config.values())
+    if isinstance(config, list | tuple):
+        return next((found for item in config if (found := _unregistered(item)) is not None), None)
+    return None
 
 
 @contextlib.contextmanager
