@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the helpers beside this file
 
 _HOME = Path(tempfile.mkdtemp(prefix="sealbook-tests-"))
 os.environ.update(
@@ -54,3 +59,27 @@ def policy_file(user_home: Path) -> Path:
 def kernel_name(policy_file: Path) -> str:
     """The installed kernel `sealbook-simulated`."""
     return "sealbook-simulated"
+
+
+@pytest.fixture
+def brokered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A session of this process that a real broker attested."""
+    from brokered import attached
+
+    with attached(tmp_path_factory.mktemp("user")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def keyring(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The keyring of a user whose process is not attested: `open` needs no attestation, `guarded` does."""
+    from sealbook import session
+    from sealbook.broker import Keyring, MemoryStore
+
+    keyring = Keyring(MemoryStore())
+    keyring.create("open", guard="none")
+    keyring.create("guarded", guard="kernel")
+    monkeypatch.delenv(session.KEY_VARIABLE, raising=False)
+    monkeypatch.setattr(session, "_current", session.UnattestedSession(lambda: keyring))
+    yield keyring
+    session.detach()
