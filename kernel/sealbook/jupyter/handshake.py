@@ -105,15 +105,18 @@ class Registration:
     ports: Mapping[str, int]
     quote: bytes
 
+    @property
+    def where(self) -> dict[str, Any]:
+        """The kernel's addresses, as :func:`channel_claims` binds them."""
+        return {"ip": self.ip, "transport": self.transport, "ports": dict(self.ports)}
+
     def encode(self) -> bytes:
         """Encode for the wire."""
         return canonical_json(
             {
                 "type": "evidence",
                 "kernel_key": self.kernel_key,
-                "ip": self.ip,
-                "transport": self.transport,
-                "ports": dict(self.ports),
+                **self.where,
                 "quote": base64.b64encode(self.quote).decode(),
             }
         )

@@ -28,9 +28,6 @@ from sealbook.jupyter.curve import CurveKeys
 from sealbook.jupyter.embedded import embedded_broker
 from sealbook.jupyter.registration import RegistrationDesk
 
-#: Not for the kernel: where this process was given the keyring's passphrase.
-_PRIVATE_ENVIRONMENT = (DESCRIPTOR_VARIABLE,)
-
 #: The exit status of a kernel that has not ended and is not verified (EX_TEMPFAIL of sysexits.h).
 _NOT_YET = 75
 
@@ -106,8 +103,8 @@ class AttestedProvisioner(LocalProvisioner):
         command = [*self.kernel_spec.argv, f"--registration={self._desk.address}"]
         # Past LocalProvisioner.pre_launch, which would choose ports and write a key to a file.
         prepared = await KernelProvisionerBase.pre_launch(self, cmd=command, **kwargs)
-        for name in _PRIVATE_ENVIRONMENT:
-            prepared.get("env", {}).pop(name, None)
+        # Not for the kernel: where this process was given the keyring's passphrase.
+        prepared.get("env", {}).pop(DESCRIPTOR_VARIABLE, None)
         return prepared
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
@@ -198,11 +195,6 @@ class AttestedProvisioner(LocalProvisioner):
         )
 
     def _verify(self, challenge: handshake.Challenge, registration: handshake.Registration) -> None:
-        where = {
-            "ip": registration.ip,
-            "transport": registration.transport,
-            "ports": dict(registration.ports),
-        }
         kernel_key = registration.kernel_key.encode()
         session_key = handshake.session_key(self._keys, kernel_key, challenge.nonce)
         session = self._broker.attest(
@@ -210,7 +202,7 @@ class AttestedProvisioner(LocalProvisioner):
             role=ROLE_KERNEL,
             audience=challenge.audience,
             nonce=challenge.nonce,
-            claims=handshake.channel_claims(challenge, kernel_key, where),
+            claims=handshake.channel_claims(challenge, kernel_key, registration.where),
             policy=self._policy,
         )
         self._registration, self._session_key = registration, session_key
