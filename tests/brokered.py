@@ -1,4 +1,4 @@
-"""A session of an attested kernel, in one process: real evidence, verifier, broker and wire format.
+"""A session of a sealbook kernel, in one process: real evidence, verifier, broker and wire format.
 
 Only the transport is missing: the kernel's end calls the broker's end directly.
 """
@@ -12,7 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sealbook import session
-from sealbook.attestation import ROLE_KERNEL, Measurement, Policy, SimulatedPlatform, policy_text, report_data
+from sealbook.attestation import (
+    ROLE_KERNEL,
+    Attester,
+    Measurement,
+    Policy,
+    SimulatedPlatform,
+    UnattestedAttester,
+    policy_text,
+    report_data,
+)
 from sealbook.broker import AuditLog, Broker, BrokerEndpoint, Keyring, MemoryStore, RemoteBroker
 
 CLAIMS = {"channel": b"\x07" * 32}
@@ -31,13 +40,19 @@ class Brokered:
 
 
 @contextmanager
-def attached(directory: Path) -> Iterator[Brokered]:
-    """Attest a kernel with one measured file, and attach its session to this process."""
+def attached(directory: Path, *, attested: bool = True) -> Iterator[Brokered]:
+    """Open the session of a kernel and attach it to this process.
+
+    Attested: with one measured file, on a simulated platform. Otherwise as in Gramine without SGX.
+    """
     platform = SimulatedPlatform.load_or_create(directory / "platform")
     measurement = Measurement(mrenclave=b"\x05" * 32, files=1, roots=("test",), seconds=0.0)
-    attester = platform.attester(measurement)
+    attester: Attester = platform.attester(measurement) if attested else UnattestedAttester()
+    now = datetime.now(UTC)
     policy = Policy.parse(
-        policy_text(mrenclave=measurement.mrenclave, root=platform.root_certificate, now=datetime.now(UTC))
+        policy_text(mrenclave=measurement.mrenclave, root=platform.root_certificate, now=now)
+        if attested
+        else policy_text(tee="gramine-direct", now=now)
     )
     keyring = Keyring(MemoryStore())
     audit = AuditLog(directory / "audit.jsonl")

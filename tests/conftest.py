@@ -71,6 +71,15 @@ def brokered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
+def unattested(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A session of this process that its broker opened without evidence, under a policy that says so."""
+    from brokered import attached
+
+    with attached(tmp_path_factory.mktemp("user"), attested=False) as opened:
+        yield opened
+
+
+@pytest.fixture
 def keyring(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The keyring of a user whose process is not attested: `open` needs no attestation, `guarded` does."""
     from sealbook import session

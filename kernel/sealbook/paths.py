@@ -1,4 +1,4 @@
-"""Where sealbook keeps what belongs to one user: keys, policies, the audit log, the simulated platform."""
+"""Where sealbook keeps what belongs to one user: keys, policies, settings, the audit log, ..."""
 
 from __future__ import annotations
 
@@ -43,3 +43,23 @@ def keyring_file() -> Path:
 def audit_log() -> Path:
     """Return the hash-chained log of every decision of the broker."""
     return data_dir() / "audit.jsonl"
+
+
+def config_file() -> Path:
+    """Return the user's settings, TOML; there need not be any."""
+    return data_dir() / "config.toml"
+
+
+def collateral_cache_dir() -> Path:
+    """Return where fetched collateral of genuine hardware is kept; made when there is some."""
+    return data_dir() / "collateral"
+
+
+def image_dir() -> Path:
+    """Return where the kernel images of this user lie, one directory each."""
+    return data_dir() / "images"
+
+
+def launch_dir() -> Path:
+    """Return where kernels in Gramine have their directories while they run."""
+    return data_dir() / "launches"

@@ -1,7 +1,8 @@
 """The process's session: which keys it may use, and whether its kernel proved what it runs.
 
-There is one session per process. In an attested kernel the kernel application calls
-:func:`attach` with the broker it reached over the attested channel. Everywhere else the
+There is one session per process. In a sealbook kernel the kernel application calls
+:func:`attach` with the broker it reached over the verified channel; such a kernel is attested unless its
+policy admits by name that it cannot be. Everywhere else the
 session is unattested: it opens the user's keyring, but only the keys that were made
 without a guard. The attestation result shown to people comes from the side that verified
 the quote; a kernel never vouches for itself.
@@ -41,7 +42,8 @@ ATTESTED_KERNEL = "sealbook-simulated"
 
 #: What to do in a process that is not attested; ends several sentences.
 HOW_TO_ATTEST = (
-    f"choose the kernel '{ATTESTED_KERNEL}' (`sealbook install` adds it) to use keys that demand attestation"
+    f"choose the kernel '{ATTESTED_KERNEL}' (`sealbook install` adds it), or on SGX hardware "
+    "'sealbook-gramine-sgx', to use keys that demand attestation"
 )
 
 
@@ -97,9 +99,13 @@ class Session(ABC):
 
     @property
     def attested(self) -> bool:
-        """Whether the verifier accepted this kernel's evidence."""
+        """Whether the verifier accepted evidence of this kernel.
+
+        False also where there is a result and a broker, but the kernel has no evidence: a policy can
+        admit that by name.
+        """
         result = self.result
-        return result is not None and result.accepted
+        return result is not None and result.attested
 
     @property
     def label(self) -> str:
@@ -123,7 +129,9 @@ class Session(ABC):
         result = self.result
         if result is None:
             return {"attested": False}
-        return {"attested": result.accepted, "measurement": result.mrenclave, "simulated": result.simulated}
+        if not result.attested:
+            return {"attested": False, "tee": result.tee}
+        return {"attested": True, "measurement": result.mrenclave, "simulated": result.simulated}
 
     @abstractmethod
     def report(self, action: str, facts: Mapping[str, str | int]) -> None:
@@ -131,7 +139,7 @@ class Session(ABC):
 
 
 class BrokeredSession(Session):
-    """The session of an attested kernel: keys come from the broker that verified its evidence.
+    """The session of a sealbook kernel: keys come from the broker that judged what it handed in.
 
     Parameters
     ----------

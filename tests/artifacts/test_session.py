@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sealbook import sealing, session
+from sealbook import artifacts, sealing, session
 from sealbook.broker import Keyring
 from sealbook.errors import InputError, RefusedError
 from sealbook.sealing import KeyUnavailableError
@@ -114,3 +115,47 @@ def test_a_session_shows_no_secret(brokered: Any) -> None:
     shown = repr(session.current()) + repr(session.current().key_entries()) + repr(session.current().keys)
     assert key.secret.hex() not in shown
     assert repr(key.secret) not in shown
+
+
+# -- a broker, but no evidence (Gramine without SGX) -------------------------------------------
+
+
+def test_a_session_without_evidence_has_a_broker_and_says_that_it_is_not_attested(unattested: Any) -> None:
+    now = session.current()
+    assert not now.attested
+    assert now.label == "not attested"
+    assert now.result is not None
+    assert now.result.accepted
+    assert now.sealer == {"attested": False, "tee": "gramine-direct"}
+    assert now.keys.current("session/default").name == "session/default"
+    assert now.reattest().label == "not attested"
+
+
+def test_a_session_without_evidence_gets_no_key_that_anything_else_guards(unattested: Any) -> None:
+    unattested.keyring.create("open", guard="none")
+    unattested.keyring.create("accepting", guard="kernel")
+    keys = session.current().keys
+    assert keys.current("accepting").name == "accepting"
+    with pytest.raises(KeyUnavailableError, match="No policy guards the key 'open'"):
+        keys.current("open")
+    assert {entry.name for entry in session.current().key_entries()} == {"accepting", "session/default"}
+
+
+def test_what_is_sealed_without_evidence_says_so_in_its_header(unattested: Any, tmp_path: Path) -> None:
+    artifact = artifacts.seal({"a": 1}, tmp_path / "x.sealed")
+    assert artifact.label == "not attested"
+    assert "not attested" in repr(artifact)
+    assert "not attested kernel" in artifact._repr_html_()
+    assert sealing.inspect(tmp_path / "x.sealed").sealer == {"attested": False, "tee": "gramine-direct"}
+    assert artifacts.unseal(tmp_path / "x.sealed") == {"a": 1}
+
+
+def test_what_is_sealed_in_an_attested_kernel_says_with_which_measurement(
+    brokered: Any, tmp_path: Path
+) -> None:
+    artifacts.seal("text", tmp_path / "x.sealed")
+    assert sealing.inspect(tmp_path / "x.sealed").sealer == {
+        "attested": True,
+        "measurement": "05" * 32,
+        "simulated": True,
+    }

@@ -128,6 +128,16 @@ def test_a_refused_result_is_refused_with_its_reason(brokered: Any) -> None:
         client_with(refused)._required_result()
 
 
+def test_a_kernel_that_its_policy_admits_without_evidence_is_refused_here(unattested: Any) -> None:
+    client = client_with(unattested.remote.result())
+    client.nb.cells = [nbformat.v4.new_code_cell("1")]
+    for door in (client._required_result, client.papermill_execute_cells):
+        with pytest.raises(RefusedError, match="not attested, because it runs in gramine-direct") as refused:
+            door()
+        assert "-k sealbook-gramine-sgx" in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+
 def test_cells_do_not_run_with_a_client_that_was_made_elsewhere() -> None:
     client = client_with(None)
     client.nb.cells = [nbformat.v4.new_code_cell("1")]

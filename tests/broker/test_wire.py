@@ -28,7 +28,7 @@ def remote(world, endpoint) -> RemoteBroker:
 
 
 def ask(endpoint, **fields) -> dict:
-    return json.loads(endpoint.handle(canonical_json({"v": 1, "id": 7} | fields)))
+    return json.loads(endpoint.handle(canonical_json({"v": 2, "id": 7} | fields)))
 
 
 def test_a_key_arrives_at_the_kernel(world, remote):
@@ -132,11 +132,11 @@ def test_attack_43_a_kernel_is_sent_a_nonce_and_nothing_else_to_quote(endpoint):
 def test_attack_42_evidence_over_the_channel_needs_a_new_challenge_each_time(world, endpoint):
     nonce = base64.b64decode(ask(endpoint, op="challenge")["value"]["nonce"])
     quote = base64.b64encode(world.quote(nonce)).decode()
-    assert ask(endpoint, op="attest", quote=quote)["ok"]
-    again = ask(endpoint, op="attest", quote=quote)
+    assert ask(endpoint, op="attest", evidence=quote)["ok"]
+    again = ask(endpoint, op="attest", evidence=quote)
     assert (again["ok"], again["code"]) == (False, "input")
     ask(endpoint, op="challenge")
-    assert not ask(endpoint, op="attest", quote=quote)["ok"]
+    assert not ask(endpoint, op="attest", evidence=quote)["ok"]
 
 
 def test_attack_50_a_closed_channel_answers_nothing_and_cannot_be_attested_anew(world, endpoint, remote):
@@ -169,28 +169,30 @@ def test_attack_50_after_the_session_ended_elsewhere_no_result_is_shown(world, e
         b"\xff",
         b"{" * 70_000,
         b"[" * 40,
-        b'{"id":7,"op":"ping","v":2}',
-        b'{"id":-1,"op":"ping","v":1}',
-        b'{"id":true,"op":"ping","v":1}',
-        b'{"id":1.0,"op":"ping","v":1}',
-        b'{"id":7,"op":"handle","v":1}',
-        b'{"id":7,"op":"release","v":1}',
-        b'{"id":7,"op":"ping","v":1,"x":1}',
-        b'{"id":7, "op":"ping","v":1}',
-        b'{"id":7,"id":7,"op":"ping","v":1}',
-        b'{"id":7,"op":["ping"],"v":1}',
-        b'{"id":7,"key":1,"op":"release","purpose":"seal","v":1,"version":null}',
-        b'{"id":7,"key":"k","op":"release","purpose":{},"v":1,"version":null}',
-        b'{"id":7,"key":"\\ud800","op":"release","purpose":"seal","v":1,"version":null}',
-        b'{"id":7,"op":"attest","quote":7,"v":1}',
-        b'{"id":7,"op":"attest","quote":"!","v":1}',
-        b'{"action":"deleted","facts":{},"id":7,"op":"event","v":1}',
-        b'{"action":[],"facts":{},"id":7,"op":"event","v":1}',
-        b'{"action":"sealed","facts":[],"id":7,"op":"event","v":1}',
-        b'{"action":"sealed","facts":{"secret":"x"},"id":7,"op":"event","v":1}',
-        b'{"action":"sealed","facts":{"size":"x"},"id":7,"op":"event","v":1}',
-        b'{"action":"sealed","facts":{"size":true},"id":7,"op":"event","v":1}',
-        canonical_json({"action": "sealed", "facts": {"path": "x" * 5000}, "id": 7, "op": "event", "v": 1}),
+        b'{"id":7,"op":"ping","v":1}',
+        b'{"id":7,"op":"ping","v":3}',
+        b'{"id":-1,"op":"ping","v":2}',
+        b'{"id":true,"op":"ping","v":2}',
+        b'{"id":1.0,"op":"ping","v":2}',
+        b'{"id":7,"op":"handle","v":2}',
+        b'{"id":7,"op":"release","v":2}',
+        b'{"id":7,"op":"ping","v":2,"x":1}',
+        b'{"id":7, "op":"ping","v":2}',
+        b'{"id":7,"id":7,"op":"ping","v":2}',
+        b'{"id":7,"op":["ping"],"v":2}',
+        b'{"id":7,"key":1,"op":"release","purpose":"seal","v":2,"version":null}',
+        b'{"id":7,"key":"k","op":"release","purpose":{},"v":2,"version":null}',
+        b'{"id":7,"key":"\\ud800","op":"release","purpose":"seal","v":2,"version":null}',
+        b'{"evidence":7,"id":7,"op":"attest","v":2}',
+        b'{"evidence":"!","id":7,"op":"attest","v":2}',
+        b'{"id":7,"op":"attest","quote":"","v":2}',
+        b'{"action":"deleted","facts":{},"id":7,"op":"event","v":2}',
+        b'{"action":[],"facts":{},"id":7,"op":"event","v":2}',
+        b'{"action":"sealed","facts":[],"id":7,"op":"event","v":2}',
+        b'{"action":"sealed","facts":{"secret":"x"},"id":7,"op":"event","v":2}',
+        b'{"action":"sealed","facts":{"size":"x"},"id":7,"op":"event","v":2}',
+        b'{"action":"sealed","facts":{"size":true},"id":7,"op":"event","v":2}',
+        canonical_json({"action": "sealed", "facts": {"path": "x" * 5000}, "id": 7, "op": "event", "v": 2}),
     ],
 )
 def test_attack_55_a_frame_that_is_no_request_is_answered_by_a_sentence(world, endpoint, frame):
@@ -203,7 +205,7 @@ def test_attack_55_a_frame_that_is_no_request_is_answered_by_a_sentence(world, e
 
 
 def test_attack_55_an_oversize_frame_is_refused(endpoint):
-    frame = canonical_json({"id": 7, "op": "ping", "v": 1}) + b" " * MAX_FRAME
+    frame = canonical_json({"id": 7, "op": "ping", "v": 2}) + b" " * MAX_FRAME
     assert "larger than" in json.loads(endpoint.handle(frame))["error"]
 
 
@@ -221,7 +223,7 @@ def test_an_error_inside_the_broker_is_answered_without_its_text(world, endpoint
         raise RuntimeError("the secret is 1234")
 
     monkeypatch.setattr(world.broker, "keys", fail)
-    answer = endpoint.handle(canonical_json({"v": 1, "id": 1, "op": "keys"}))
+    answer = endpoint.handle(canonical_json({"v": 2, "id": 1, "op": "keys"}))
     assert b"1234" not in answer
     assert json.loads(answer)["code"] == "internal"
 
@@ -229,8 +231,8 @@ def test_an_error_inside_the_broker_is_answered_without_its_text(world, endpoint
 ANSWERS = {
     "nothing": b"",
     "no object": b"[]",
-    "another number": b'{"id":99,"ok":true,"v":1,"value":{}}',
-    "another version": b'{"id":1,"ok":true,"v":2,"value":{}}',
+    "another number": b'{"id":99,"ok":true,"v":2,"value":{}}',
+    "another version": b'{"id":1,"ok":true,"v":1,"value":{}}',
     "too long": b" " * (MAX_FRAME + 1),
 }
 
@@ -255,7 +257,7 @@ def test_an_answer_that_is_none_is_refused(answer):
     ],
 )
 def test_an_answer_with_another_key_is_refused_and_not_kept(value):
-    remote = RemoteBroker(lambda _: canonical_json({"v": 1, "id": 1, "ok": True, "value": value}))
+    remote = RemoteBroker(lambda _: canonical_json({"v": 2, "id": 1, "ok": True, "value": value}))
     with pytest.raises(RefusedError):
         remote.current("k")
     assert not remote._keys
@@ -263,7 +265,7 @@ def test_an_answer_with_another_key_is_refused_and_not_kept(value):
 
 def test_an_answer_with_another_version_is_refused():
     value = {"key": "k", "version": 2, "secret": base64.b64encode(bytes(32)).decode()}
-    remote = RemoteBroker(lambda _: canonical_json({"v": 1, "id": 1, "ok": True, "value": value}))
+    remote = RemoteBroker(lambda _: canonical_json({"v": 2, "id": 1, "ok": True, "value": value}))
     with pytest.raises(BrokerChannelError, match="another key"):
         remote.get("k", 1)
 

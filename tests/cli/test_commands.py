@@ -299,6 +299,14 @@ def test_what_is_no_quote_is_refused_with_a_reason(run, quote):
     assert run("verify", quote, "-p", "sim", "--json", status=1).json["refusals"]
 
 
+def test_evidence_for_hardware_is_judged_by_collateral_from_the_configured_service(run, monkeypatch):
+    quote = Path(__file__).parents[1] / "data/sgx-quotes/phala_sgx/quote.bin"
+    run("policy", "init", "hw", "--intel", "--mrenclave", "ab" * 32)
+    monkeypatch.setenv("SEALBOOK_PCCS", "http://127.0.0.1:9")  # discard: nobody answers there
+    outcome = run("verify", quote, "-p", "hw", status=1)
+    assert "127.0.0.1:9" in outcome.err
+
+
 def test_the_quote_command_runs_as_a_process(home, quote):
     outcome = run_process("verify", quote, "-p", "sim")
     assert outcome.status == 0, outcome

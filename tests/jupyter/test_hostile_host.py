@@ -23,7 +23,7 @@ from jupyter_client.manager import KernelManager
 from sealbook.attestation import Policy, policy_text
 from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.jupyter.curve import CurveKeys
-from sealbook.jupyter.handshake import PORTS, Registration, hello
+from sealbook.jupyter.handshake import PORTS, Registration, decode_hello, hello
 from sealbook.jupyter.provisioner import AttestedProvisioner
 from sealbook.jupyter.registration import RegistrationDesk, receive_message, send_message
 
@@ -132,9 +132,9 @@ UP = {
     "stdin port": ("ports", other_port("stdin_port")),
     "control port": ("ports", other_port("control_port")),
     "heartbeat port": ("ports", other_port("hb_port")),
-    "one bit of REPORTDATA": ("quote", flip_last_bit_of_report_data),
-    "truncated quote": ("quote", lambda q: base64.b64encode(base64.b64decode(q)[:-1]).decode()),
-    "no quote": ("quote", lambda _: base64.b64encode(b"\0" * 432).decode()),
+    "one bit of REPORTDATA": ("evidence", flip_last_bit_of_report_data),
+    "truncated quote": ("evidence", lambda q: base64.b64encode(base64.b64decode(q)[:-1]).decode()),
+    "no quote": ("evidence", lambda _: base64.b64encode(b"\0" * 432).decode()),
 }
 
 
@@ -194,8 +194,16 @@ def bogus_evidence() -> bytes:
         ip="127.0.0.1",
         transport="tcp",
         ports=dict.fromkeys(PORTS, 1),
-        quote=b"no quote",
+        evidence=b"no quote",
     ).encode()
+
+
+def test_a_kernel_of_the_protocol_before_is_refused_and_not_misread() -> None:
+    with pytest.raises(InputError, match="another protocol than sealbook-kernel/2"):
+        decode_hello(hello().replace(b"kernel/2", b"kernel/1"))
+    assert Registration.decode(bogus_evidence()).evidence == b"no quote"
+    with pytest.raises(InputError, match=r"not an? evidence"):
+        Registration.decode(bogus_evidence().replace(b'"evidence":', b'"quote":'))
 
 
 STRANGERS: dict[str, Callable[[socket.socket], None]] = {
@@ -270,7 +278,7 @@ def kernel_under(policy: str | None, tmp_path: Path, name: str = "under-test") -
     path = tmp_path / "policy.toml"
     if policy is not None:
         path.write_text(policy)
-    kernelspec.install(policy=path, name=name)
+    kernelspec.install(kernelspec.kernel_json(path), name=name)
     return name
 
 

@@ -448,3 +448,47 @@ def test_every_value_of_a_list_of_keys_is_escaped() -> None:
 @pytest.mark.usefixtures("brokered")
 def test_the_package_gives_the_extension_to_load_ext() -> None:
     assert sealbook.load_ipython_extension.__module__ == "sealbook.jupyter.magics"
+
+
+# -- a broker, but no evidence (Gramine without SGX) -------------------------------------------
+
+
+@pytest.mark.usefixtures("unattested")
+def test_attest_shows_that_nothing_is_proven_and_lets_the_notebook_go_on(shell: InteractiveShell) -> None:
+    for line in ("%attest", "%attest --fresh"):
+        cell = run(shell, line)
+        assert cell.ok, cell
+        (shown,) = cell.displayed
+        for text in (shown.data["text/html"], shown.data["text/plain"]):
+            assert "not attested" in text.lower()
+            assert "gramine-direct" in text
+            assert "nothing was measured" in text
+            assert not re.search(r"simulated|genuine|intel", text.lower())
+        assert 'data-state="not attested"' in shown.data["text/html"]
+
+
+@pytest.mark.usefixtures("unattested")
+def test_sealing_without_evidence_works_and_warns_each_time(shell: InteractiveShell) -> None:
+    shell.user_ns["value"] = [1, 2]
+    for line in ("%seal value v.sealed", "back = %unseal v.sealed", "%keys"):
+        cell = run(shell, line)
+        assert cell.ok, cell
+        assert "not attested: its host can read" in cell.stderr
+        assert "Only keys whose policy accepts that are available" in cell.stderr
+    assert shell.user_ns["back"] == [1, 2]
+    assert "Not attested" in cell.displayed[0].data["text/plain"]
+
+
+def test_a_refusal_under_a_policy_for_such_kernels_is_shown_with_its_reason(
+    shell: InteractiveShell, unattested: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted = session.current().result
+    assert accepted is not None
+    result = refusal_of(
+        accepted, Refusal("policy", "It has expired.", "Write another."), status="contraindicated"
+    )
+    monkeypatch.setattr(session.current(), "_result", result)
+    cell = run(shell, "%attest")
+    assert not cell.ok
+    assert "It has expired" in str(cell.error)
+    assert "Refused by policy" in cell.displayed[0].data["text/html"]

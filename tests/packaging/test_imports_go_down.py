@@ -21,9 +21,10 @@ MAY_IMPORT = {name: set() for name in FOUNDATION} | {
 }
 _BELOW_THE_FACES = set(MAY_IMPORT) - FOUNDATION
 MAY_IMPORT |= {
-    "jupyter": _BELOW_THE_FACES,
+    "jupyter": _BELOW_THE_FACES | {"image"},
     "batch": _BELOW_THE_FACES | {"jupyter"},
-    "cli": _BELOW_THE_FACES | {"jupyter", "batch"},
+    "image": {"attestation"},
+    "cli": _BELOW_THE_FACES | {"jupyter", "batch", "image"},
 }
 #: Third-party packages that a layer must be able to live without.
 MUST_NOT_NEED = {

@@ -9,7 +9,8 @@ from sealbook.attestation.attester import Attester
 from sealbook.attestation.collateral import Collateral, CollateralSource, MalformedCollateralError
 from sealbook.attestation.collateral_memory import CollateralMemory, CollateralMemoryError
 from sealbook.attestation.freshness import NonceLedger, StaleNonceError
-from sealbook.attestation.policy import Policy, PolicyError
+from sealbook.attestation.gramine import GramineAttester, mount_key, open_attester, set_mount_key
+from sealbook.attestation.policy import GRAMINE_DIRECT, UNATTESTED_TEES, Policy, PolicyError
 from sealbook.attestation.policy_text import policy_text
 from sealbook.attestation.quote import EnclaveReport, MalformedQuoteError, Quote
 from sealbook.attestation.report_data import ROLE_KERNEL, report_data
@@ -22,10 +23,18 @@ from sealbook.attestation.result import (
 )
 from sealbook.attestation.simulated.measurement import Measurement, measure, settle_bytecode
 from sealbook.attestation.simulated.platform import SimulatedAttester, SimulatedPlatform
+from sealbook.attestation.unattested import (
+    MalformedStatementError,
+    UnattestedAttester,
+    UnattestedStatement,
+    is_statement,
+)
 from sealbook.attestation.verifier import Verifier
 
 __all__ = [
+    "GRAMINE_DIRECT",
     "ROLE_KERNEL",
+    "UNATTESTED_TEES",
     "AttestationRefusedError",
     "AttestationResult",
     "Attester",
@@ -34,8 +43,10 @@ __all__ = [
     "CollateralMemoryError",
     "CollateralSource",
     "EnclaveReport",
+    "GramineAttester",
     "MalformedCollateralError",
     "MalformedQuoteError",
+    "MalformedStatementError",
     "Measurement",
     "NonceLedger",
     "PlatformFacts",
@@ -47,9 +58,15 @@ __all__ = [
     "SimulatedPlatform",
     "StaleNonceError",
     "TrustVector",
+    "UnattestedAttester",
+    "UnattestedStatement",
     "Verifier",
+    "is_statement",
     "measure",
+    "mount_key",
+    "open_attester",
     "policy_text",
     "report_data",
+    "set_mount_key",
     "settle_bytecode",
 ]

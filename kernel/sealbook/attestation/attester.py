@@ -1,4 +1,4 @@
-"""The one thing the rest of sealbook asks of an enclave: a quote over 64 bytes."""
+"""The one thing the rest of sealbook asks of what runs a kernel: evidence over 64 bytes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ class Attester(Protocol):
     Attributes
     ----------
     tee
-        The kind of trusted execution environment: ``"sgx"``.
+        What runs the process: ``"sgx"``, or a name of :data:`~sealbook.attestation.policy.UNATTESTED_TEES`.
     simulated
-        True when no hardware stands behind the evidence.
+        True when the evidence is a simulated platform's. False does not mean hardware: a process that cannot
+        attest itself is not simulated either.
     """
 
     @property
@@ -31,6 +32,9 @@ class Attester(Protocol):
 
     def quote(self, report_data: bytes) -> bytes:
         """Return a quote that carries exactly these 64 bytes.
+
+        Where nothing can make one, return a statement that says so
+        (:class:`~sealbook.attestation.unattested.UnattestedStatement`); never something like a quote.
 
         Raises
         ------

@@ -26,6 +26,7 @@ from sealbook.attestation.policy import (
 )
 from sealbook.attestation.quote import EnclaveReport, Quote
 from sealbook.attestation.result import Refusal
+from sealbook.attestation.unattested import UnattestedStatement
 from sealbook.errors import RefusedError
 
 _RENEW = "Fetch the platform's current collateral and verify again."
@@ -68,8 +69,12 @@ def matching_identity(report: EnclaveReport, policy: Policy) -> Identity | None:
 
 def check_policy(a: Appraisal) -> Iterator[Refusal]:
     """Check that the policy is in force."""
+    yield from _in_force(a.policy, a.now)
+
+
+def _in_force(policy: Policy, now: datetime) -> Iterator[Refusal]:
     try:
-        a.policy.check_valid(a.now)
+        policy.check_valid(now)
     except PolicyError as error:
         reason, _, remedy = str(error).rstrip(".").partition("; ")
         yield Refusal("policy", f"{reason}.", f"{remedy[:1].upper()}{remedy[1:]}.")
@@ -306,9 +311,11 @@ def check_rollback(a: Appraisal) -> Iterator[Refusal]:
 
 def check_report_data(a: Appraisal) -> Iterator[Refusal]:
     """Compare all 64 bytes of REPORTDATA with the expected ones (cases 41, 43-45)."""
-    if a.expected_report_data is None:
-        return
-    if not hmac.compare_digest(a.quote.report.report_data, a.expected_report_data):
+    yield from _binds(a.quote.report.report_data, a.expected_report_data)
+
+
+def _binds(report_data: bytes, expected: bytes | None) -> Iterator[Refusal]:
+    if expected is not None and not hmac.compare_digest(report_data, expected):
         yield Refusal(
             "report-data",
             "The evidence was made for another challenge, channel or purpose than this one.",
@@ -370,6 +377,43 @@ def run(appraisal: Appraisal) -> list[Refusal]:
                     f"{remedy[:1].upper()}{remedy[1:]}." if remedy else _SUSPECT,
                 )
             )
+    return refusals
+
+
+def run_without_evidence(
+    statement: UnattestedStatement | None, policy: Policy, now: datetime, expected: bytes | None
+) -> list[Refusal]:
+    """Check a kernel that is not attested, or a policy that admits no other.
+
+    Parameters
+    ----------
+    statement
+        What it handed in; None for a quote, which a policy for kernels that are not attested refuses: it
+        admits them by name, and neither more nor less.
+    """
+    refusals: list[Refusal] = []
+    if statement is None:
+        refusals.append(
+            Refusal(
+                "tee",
+                f"The kernel attests itself, and the policy admits only kernels of tee {policy.tee!r}, which "
+                "are not attested.",
+                "Use the policy that belongs to this kernel; `sealbook policy list` shows yours.",
+            )
+        )
+    elif statement.tee != policy.tee:
+        refusals.append(
+            Refusal(
+                "not-attested",
+                "The kernel is not attested: it runs in Gramine without SGX, where nothing proves what it "
+                "runs.",
+                f"Use the kernel sealbook-gramine-sgx, or a policy with tee = {statement.tee!r} if what it "
+                "gets needs no protection.",
+            )
+        )
+    refusals += _in_force(policy, now)
+    if statement is not None:
+        refusals += _binds(statement.report_data, expected)
     return refusals
 
 

@@ -181,7 +181,10 @@ class Collateral:
 
 
 class CollateralSource(Protocol):
-    """Where collateral comes from: the simulated platform, later a caching service (PCCS)."""
+    """Where collateral comes from: the simulated platform, or a service for genuine hardware.
+
+    Which of them is :class:`sealbook.attestation.endorsements.EndorsementRouter`'s matter.
+    """
 
     def collateral_for(self, quote: Quote) -> Collateral:
         """Return the collateral for the platform that made `quote`.

@@ -1,7 +1,8 @@
 """The appraisal policy: one TOML file that says which evidence is good enough.
 
 Everything left out has the strictest value, every unknown field is refused, and a root of
-trust must be named. A policy is for Intel's root or for one simulated root, never for both.
+trust must be named. A policy is for Intel's root, for one simulated root, or for kernels that are not
+attested and have no root at all; never for two of these.
 
 Read by :mod:`sealbook.attestation.policy_reader`; :mod:`sealbook.attestation.policy_text` writes a
 commented example of every field.
@@ -42,6 +43,13 @@ TCB_STATUSES = (
 BASE_ATTRIBUTES_MASK = 0x37
 BASE_ATTRIBUTES_VALUE = 0x05
 
+#: Gramine without SGX: the library OS of the hardware kernel as an ordinary process, for development.
+GRAMINE_DIRECT = "gramine-direct"
+#: What runs kernels that cannot attest themselves. A policy admits one of them, by name, or none.
+UNATTESTED_TEES = (GRAMINE_DIRECT,)
+#: Every value of a policy's `tee`.
+TEES = ("sgx", *UNATTESTED_TEES)
+
 _DAY = 24 * 3600
 
 
@@ -51,28 +59,34 @@ class PolicyError(InputError):
 
 @dataclass(frozen=True)
 class TrustRoot:
-    """The certificate every chain must end in.
+    """The certificate every chain must end in, or the word that there is none.
 
     Attributes
     ----------
     kind
-        ``"intel"`` or ``"simulated"``.
+        ``"intel"``, ``"simulated"`` or ``"none"``. What is not the one is not therefore the other.
     der
-        The X.509 certificate.
+        The X.509 certificate; empty for ``"none"``.
     """
 
     kind: str
     der: bytes = field(repr=False)
 
+    def __post_init__(self) -> None:
+        if self.kind not in ("intel", "simulated", "none") or (self.kind == "none") != (not self.der):
+            raise ValueError("a root of trust is intel or simulated and has a certificate, or is none")
+        if (self.kind == "intel") != (self.der == intel.ROOT_CA_DER):
+            raise ValueError("exactly Intel's own root is called intel")
+
     @property
     def simulated(self) -> bool:
         """Whether this is the root of a simulated platform."""
-        return self.kind != "intel"
+        return self.kind == "simulated"
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the certificate, lower-case hex."""
-        return hashlib.sha256(self.der).hexdigest()
+        """SHA-256 of the certificate, lower-case hex; empty where there is none."""
+        return hashlib.sha256(self.der).hexdigest() if self.der else ""
 
     @cached_property
     def certificate(self) -> x509.Certificate:
@@ -81,6 +95,8 @@ class TrustRoot:
 
 
 INTEL_ROOT = TrustRoot("intel", intel.ROOT_CA_DER)
+#: Of policies that admit kernels which are not attested.
+NO_ROOT = TrustRoot("none", b"")
 
 
 @dataclass(frozen=True)
@@ -196,7 +212,14 @@ class ReleaseRules:
 
 @dataclass(frozen=True)
 class Policy:
-    """A checked policy; make it with :meth:`load` or :meth:`parse`."""
+    """A checked policy; make it with :meth:`load` or :meth:`parse`.
+
+    Raises
+    ------
+    ValueError
+        It has a root of trust, or admits an enclave, for kernels that are not attested; or has none for
+        others.
+    """
 
     id: str
     created: datetime
@@ -209,6 +232,11 @@ class Policy:
     collateral: CollateralRules = CollateralRules()
     freshness: FreshnessRules = FreshnessRules()
     release: ReleaseRules = ReleaseRules()
+
+    def __post_init__(self) -> None:
+        unattested = self.tee in UNATTESTED_TEES
+        if unattested != (self.trust_root.kind == "none") or unattested == bool(self.identities):
+            raise ValueError("exactly a policy for kernels that are not attested has no root and no enclave")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, digest: str | None = None) -> Policy:
@@ -265,6 +293,11 @@ class Policy:
     def simulated(self) -> bool:
         """Whether it admits simulated evidence (and then nothing else)."""
         return self.trust_root.simulated
+
+    @property
+    def attested(self) -> bool:
+        """Whether it asks for evidence at all. False: it admits kernels that prove nothing, and only them."""
+        return self.trust_root.kind != "none"
 
     @cached_property
     def digest(self) -> str:

@@ -12,15 +12,31 @@ _DAY = 24 * 3600
 
 def explain(policy: Policy) -> Iterator[str]:
     """Yield the sentences, the most important first."""
+    yield _explain_root(policy)
+    yield f"It is in force from {_day(policy.created)} until {_day(policy.expires)}."
+    if policy.attested:
+        yield from _explain_evidence(policy)
+    yield f"A challenge must be answered within {_span(policy.freshness.nonce_ttl_seconds)}, once."
+    yield _explain_release(policy)
+
+
+def _explain_root(policy: Policy) -> str:
     if policy.simulated:
-        yield (
+        return (
             "Admits only SIMULATED evidence, of the one simulated platform with root certificate "
             f"{policy.trust_root.fingerprint[:16]}...; it protects nothing from "
             "whoever controls this machine."
         )
-    else:
-        yield "Admits only evidence of genuine Intel SGX hardware (Intel SGX Root CA)."
-    yield f"It is in force from {_day(policy.created)} until {_day(policy.expires)}."
+    if not policy.attested:
+        return (
+            f"Admits only kernels that are NOT ATTESTED ({policy.tee}: Gramine without SGX): nothing proves "
+            "what they run, and nothing protects them, or the keys they are given, from whoever controls "
+            "the machine they run on."
+        )
+    return "Admits only evidence of genuine Intel SGX hardware (Intel SGX Root CA)."
+
+
+def _explain_evidence(policy: Policy) -> Iterator[str]:
     for identity in policy.identities:
         yield _explain_identity(identity)
     yield "Debug enclaves, and enclaves that may use the provisioning or launch keys, are never admitted."
@@ -61,22 +77,24 @@ def explain(policy: Policy) -> Iterator[str]:
     )
     if policy.collateral.min_issue_date:
         yield f"Collateral issued before {_day(policy.collateral.min_issue_date)} is refused."
-    yield f"A challenge must be answered within {_span(policy.freshness.nonce_ttl_seconds)}, once."
+
+
+def _explain_release(policy: Policy) -> str:
     release = policy.release
     if not release.keys:
-        yield "No key is released."
-        return
+        return "No key is released."
     keys = "every key this policy guards" if "*" in release.keys else ", ".join(release.keys)
-    limits = [f"for {_span(release.ttl_seconds)} after attestation"]
+    begun = "attestation" if policy.attested else "the kernel's start"
+    limits = [f"for {_span(release.ttl_seconds)} after {begun}"]
     if release.roles:
-        limits.append(f"to {_or(release.roles)} enclaves")
+        limits.append(f"to {_or(release.roles)} {'enclaves' if policy.attested else 'processes'}")
     if release.audiences:
         limits.append(f"on evidence made for {_or(release.audiences)}")
     if release.max_uses is not None:
         limits.append(f"at most {release.max_uses} times in a session")
     if release.max_sessions is not None:
         limits.append(f"in at most {release.max_sessions} sessions at a time")
-    yield f"Releases {keys}, {', '.join(limits)}."
+    return f"Releases {keys}, {', '.join(limits)}."
 
 
 def _explain_identity(identity: Identity) -> str:

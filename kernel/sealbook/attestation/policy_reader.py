@@ -17,9 +17,12 @@ from sealbook.attestation.policy import (
     BASE_ATTRIBUTES_VALUE,
     INTEL_ROOT,
     MAX_POLICY_BYTES,
+    NO_ROOT,
     SCHEMA,
     SIMULATED_MARK,
     TCB_STATUSES,
+    TEES,
+    UNATTESTED_TEES,
     CollateralRules,
     FreshnessRules,
     Identity,
@@ -61,14 +64,18 @@ class _Reader:
             raise self.error(
                 f"schema {schema} is not known; this version of sealbook reads schema {SCHEMA}", "", "schema"
             )
+        tee = top.choice("tee", TEES)
+        unattested = tee in UNATTESTED_TEES
+        if unattested:
+            self._refuse_what_evidence_would_meet(top, tee)
         policy = Policy(
             id=top.name("id"),
             version=top.integer("version", default=1, low=1),
             created=top.time("created"),
             expires=top.time("expires"),
-            tee=top.choice("tee", ("sgx",)),
-            trust_root=self._trust_root(top),
-            identities=self._identities(top),
+            tee=tee,
+            trust_root=self._no_root(top, tee) if unattested else self._trust_root(top),
+            identities=() if unattested else self._identities(top),
             tcb=self._tcb(top.table("tcb")),
             collateral=self._collateral(top.table("collateral")),
             freshness=self._freshness(top.table("freshness")),
@@ -84,8 +91,35 @@ class _Reader:
         where = f"{self._source}, line {line}" if line else self._source
         return PolicyError(f"{where}: {cause}.")
 
+    def _refuse_what_evidence_would_meet(self, top: _Table, tee: str) -> None:
+        """Refuse demands that a kernel without evidence passes unseen, so that nobody relies on them."""
+        for name in ("identity", "tcb", "collateral"):
+            if top.take(name) is not None:
+                raise self.error(
+                    f"[{name}] asks for something of evidence, and kernels of tee = {tee!r} have none; "
+                    "remove it",
+                    "",
+                    name,
+                )
+
+    def _no_root(self, top: _Table, tee: str) -> TrustRoot:
+        if top.take("trust_root") != "none":
+            raise self.error(
+                f'kernels of tee = {tee!r} are not attested, which must be said with trust_root = "none"',
+                "",
+                "trust_root",
+            )
+        return NO_ROOT
+
     def _trust_root(self, top: _Table) -> TrustRoot:
         value = top.take("trust_root")
+        if value == "none":
+            raise self.error(
+                f'trust_root = "none" goes with tee = {_or([repr(tee) for tee in UNATTESTED_TEES])} only, '
+                "whose kernels are not attested",
+                "",
+                "trust_root",
+            )
         if value is None:
             raise self.error(
                 'trust_root is missing; write trust_root = "intel" or a [trust_root] table that pins a '

@@ -12,12 +12,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sealbook.attestation import intel
+from sealbook.attestation.policy import UNATTESTED_TEES
 from sealbook.errors import InputError, RefusedError
 
 #: EAR profile of results about hardware.
 EAR_PROFILE = "tag:ietf.org,2026:rats/ear#04"
 #: EAR profile of results about simulated evidence: a consumer that does not know it must reject it.
 SIMULATED_EAR_PROFILE = "urn:sealbook:ear:simulated:1"
+#: EAR profile of results without any evidence, for the same reason: "none" must not pass for "no objection".
+UNATTESTED_EAR_PROFILE = "urn:sealbook:ear:not-attested:1"
 VERIFIER_DEVELOPER = "urn:sealbook:verifier"
 
 # AR4SI trustworthiness values (tiers: none -1..1, affirming 2..31, warning 32..95, contraindicated 96..127).
@@ -118,17 +121,22 @@ class AttestationResult:
     ----------
     status
         ``"affirming"``, ``"warning"``, ``"contraindicated"`` or ``"none"``. Simulated evidence is always
-        contraindicated: nobody who reads only this word takes it for hardware.
+        contraindicated: nobody who reads only this word takes it for hardware. ``"none"`` stands exactly
+        where the policy admits a kernel that is not attested: nothing is claimed about it.
     accepted
-        Whether the policy admits the evidence. Exactly when there are no refusals.
+        Whether the policy admits the evidence. Exactly when there are no refusals. That alone proves
+        nothing: see :attr:`attested`.
     root
-        ``"intel"`` or ``"simulated"``: the root the policy names.
+        ``"intel"``, ``"simulated"`` or ``"none"``: the root the policy names.
     identity
-        Name of the policy's entry that admits the enclave; empty when the evidence was refused.
+        Name of the policy's entry that admits the enclave; empty when the evidence was refused, or there
+        is none.
     bound
         Whether all 64 bytes of REPORTDATA were compared with expected ones.
     times
         Aware datetimes in UTC.
+    tee
+        What the policy admits: ``"sgx"``, or the name of an environment without attestation.
 
     Raises
     ------
@@ -158,29 +166,52 @@ class AttestationResult:
     evidence_id: str
     bound: bool = False
     refusals: tuple[Refusal, ...] = ()
+    tee: str = "sgx"
 
     def __post_init__(self) -> None:
-        genuine_root = self.root_fingerprint == intel.ROOT_CA_FINGERPRINT
-        if self.simulated == genuine_root or (self.root == "intel") != genuine_root:
+        if self.root not in ("intel", "simulated", "none"):
+            raise ValueError("the root is intel, simulated or none")
+        if (self.root == "intel") != (self.root_fingerprint == intel.ROOT_CA_FINGERPRINT):
+            raise ValueError("exactly the root with Intel's fingerprint is Intel's")
+        if self.simulated != (self.root == "simulated"):
             raise ValueError("a result about simulated evidence must say so, and no other may")
-        if self.root not in ("intel", "simulated"):
-            raise ValueError("the root is intel or simulated")
+        if (self.root == "none") != (self.tee in UNATTESTED_TEES) or (self.root == "none") == bool(
+            self.root_fingerprint
+        ):
+            raise ValueError("exactly a kernel that is not attested has no root")
+        if self.root == "none" and self._claims_something():
+            raise ValueError("nothing can be claimed about a kernel that is not attested")
         if self.accepted == bool(self.refusals):
             raise ValueError("evidence is accepted exactly when nothing is refused")
         if self.status != (self.trust_vector.status if self.accepted else "contraindicated"):
             raise ValueError("the status does not follow from the trust vector and the decision")
-        if self.accepted != bool(self.identity):
+        if self.attested != bool(self.identity):
             raise ValueError("exactly accepted evidence has an identity")
-        if self.accepted and (not self.mrenclave or not self.evidence_id):
-            raise ValueError("accepted evidence has a measurement and an id")
+        if self.attested and (not self.mrenclave or self.status == "none"):
+            raise ValueError("accepted evidence has a measurement and a status")
+        if self.accepted and not self.evidence_id:
+            raise ValueError("what was accepted has an id")
         if self.simulated and self.accepted and self.status != "contraindicated":
             raise ValueError("simulated evidence is contraindicated")
         for when in (self.verified_at, self.collateral_expires_at, self.platform.tcb_date):
             if when is not None and when.tzinfo is None:
                 raise ValueError("times are aware")
 
+    def _claims_something(self) -> bool:
+        return (
+            self.trust_vector != TrustVector()
+            or self.platform != PlatformFacts()
+            or bool(self.mrenclave or self.mrsigner or self.tcb_status or self.advisories)
+            or any(fact is not None for fact in (self.isv_prod_id, self.isv_svn, self.collateral_expires_at))
+        )
+
+    @property
+    def attested(self) -> bool:
+        """Whether evidence was accepted: of hardware or, if it says so, :attr:`simulated`."""
+        return self.accepted and self.root != "none"
+
     def require(self) -> AttestationResult:
-        """Return the result if the evidence was accepted.
+        """Return the result if the policy admits what it was given, also if that is no evidence.
 
         Raises
         ------
@@ -197,21 +228,31 @@ class AttestationResult:
 
     @property
     def label(self) -> str:
-        """``"attested"``, ``"simulated"`` or ``"refused"``."""
+        """``"attested"``, ``"simulated"``, ``"not attested"`` or ``"refused"``."""
         if not self.accepted:
             return "refused"
-        return "simulated" if self.simulated else "attested"
+        return {"intel": "attested", "simulated": "simulated", "none": "not attested"}[self.root]
 
     def summary(self) -> str:
-        """Return one line for a person; it contains "simulated" whenever the root is."""
-        measured = f"measurement {self.mrenclave[:16]}..." if self.mrenclave else "no measurement"
-        where = "simulated enclave (no hardware protection)" if self.simulated else "genuine SGX enclave"
+        """Return one line for a person; it contains "simulated" or "not attested" whenever that is so."""
         if not self.accepted:
             count = len(self.refusals)
-            where = "simulated" if self.simulated else "Intel"
-            return f"Refused under policy {self.policy_id!r} ({where} root): {self.refusals[0].reason}" + (
+            roots = {
+                "intel": "Intel root",
+                "simulated": "simulated root",
+                "none": "for kernels that are not attested",
+            }
+            where = roots[self.root]
+            return f"Refused under policy {self.policy_id!r} ({where}): {self.refusals[0].reason}" + (
                 f" ({count - 1} more)" if count > 1 else ""
             )
+        if not self.attested:
+            return (
+                f"This kernel is not attested: it runs in {self.tee}, and nothing proves what it runs or "
+                f"protects it from its host; policy {self.policy_id!r} admits that by name"
+            )
+        measured = f"measurement {self.mrenclave[:16]}..."
+        where = "simulated enclave (no hardware protection)" if self.simulated else "genuine SGX enclave"
         return (
             f"Attested {where}, {measured}, admitted as {self.identity!r} by policy "
             f"{self.policy_id!r}, TCB {self.tcb_status}"
@@ -219,7 +260,8 @@ class AttestationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-safe form; :meth:`from_dict` reads it."""
-        plain: dict[str, Any] = _plain(asdict(self))
+        # What a program needs that reads only this. It follows from the rest, which from_dict insists on.
+        plain: dict[str, Any] = _plain(asdict(self)) | {"attested": self.attested}
         return plain
 
     @classmethod
@@ -240,20 +282,24 @@ class AttestationResult:
         """Return the claims of an EAT Attestation Result (draft-ietf-rats-ear-04), unsigned."""
         from sealbook import __version__
 
+        vector = {
+            name.replace("_", "-"): value
+            for name, value in asdict(self.trust_vector).items()
+            if value != NONE
+        }
         return {
-            "eat_profile": SIMULATED_EAR_PROFILE if self.simulated else EAR_PROFILE,
+            "eat_profile": _PROFILES[self.root],
             "iat": int(self.verified_at.timestamp()),
             "ear.verifier-id": {"build": f"sealbook {__version__}", "developer": VERIFIER_DEVELOPER},
             "submods": {
                 "kernel": {
                     "ear.status": self.status,
-                    "ear.trustworthiness-vector": {
-                        name.replace("_", "-"): value
-                        for name, value in asdict(self.trust_vector).items()
-                        if value != NONE
-                    },
+                    # Optional in the draft, and not empty where it stands.
+                    **({"ear.trustworthiness-vector": vector} if vector else {}),
                     "ear.appraisal-policy-id": f"{self.policy_id}:sha256:{self.policy_digest}",
                     "sealbook.accepted": self.accepted,
+                    "sealbook.attested": self.attested,
+                    "sealbook.tee": self.tee,
                     "sealbook.simulated": self.simulated,
                     "sealbook.root": self.root_fingerprint,
                     "sealbook.evidence": {
@@ -300,10 +346,17 @@ _SCALARS: dict[str, type | tuple[type, ...]] = {
     "report_data": str,
     "evidence_id": str,
     "bound": bool,
+    "tee": str,
 }
+
+_PROFILES = {"intel": EAR_PROFILE, "simulated": SIMULATED_EAR_PROFILE, "none": UNATTESTED_EAR_PROFILE}
 
 
 def _build(cls: type[AttestationResult], data: Mapping[str, Any]) -> AttestationResult:
+    if not isinstance(data["attested"], bool):
+        raise TypeError("attested is of the wrong kind")
+    attested = data["attested"]
+    data = {name: value for name, value in data.items() if name != "attested"}
     _same_fields(data, AttestationResult)
     for name, kind in _SCALARS.items():
         if not isinstance(data[name], kind):
@@ -326,7 +379,7 @@ def _build(cls: type[AttestationResult], data: Mapping[str, Any]) -> Attestation
     verified_at = _time(data["verified_at"])
     if verified_at is None:
         raise TypeError("verified_at is missing")
-    return cls(
+    result = cls(
         **{name: data[name] for name in _SCALARS},
         trust_vector=TrustVector(**vector),
         advisories=tuple(data["advisories"]),
@@ -335,6 +388,9 @@ def _build(cls: type[AttestationResult], data: Mapping[str, Any]) -> Attestation
         collateral_expires_at=_time(data["collateral_expires_at"]),
         refusals=tuple(refusals),
     )
+    if result.attested != attested:
+        raise ValueError("whether it is attested does not follow from the rest")
+    return result
 
 
 def _same_fields(data: Mapping[str, Any], kind: type) -> None:

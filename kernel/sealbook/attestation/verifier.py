@@ -1,8 +1,11 @@
-"""The verifier: one quote, one policy, one moment, one result.
+"""The verifier: one piece of evidence, one policy, one moment, one result.
 
 A quote is accepted when it parses strictly (:mod:`.quote`), every signature and TCB comparison holds
 (:mod:`.signatures`, dcap-qvl), and no check of :mod:`.checks` and :mod:`.chains` refuses it. Whatever goes
 wrong on the way, also an error in this code, is a refusal.
+
+A kernel that is not attested hands in no quote (:mod:`.unattested`). Only a policy that names its kind
+accepts that, and such a policy accepts nothing else; the result then claims nothing.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from sealbook.attestation.result import (
     TrustVector,
 )
 from sealbook.attestation.signatures import CHAIN, DCAP_POLICY, verify_signatures
+from sealbook.attestation.unattested import UnattestedStatement, is_statement
 from sealbook.errors import RefusedError
 
 _SUSPECT = "Do not trust this evidence; attest again, and if it stays so, treat the platform as compromised."
@@ -50,8 +54,12 @@ class Verifier:
     def __init__(self, policy: Policy, *, memory: CollateralMemory | None = None) -> None:
         self._policy = policy
         self._memory = memory
-        root = policy.trust_root
-        self._dcap = dcap_qvl.QuoteVerifier(root.der) if root.simulated else dcap_qvl.QuoteVerifier()
+        # Intel's root is dcap-qvl's own copy. None where no quote is ever accepted.
+        self._dcap: dcap_qvl.QuoteVerifier | None = None
+        if policy.trust_root.kind == "intel":
+            self._dcap = dcap_qvl.QuoteVerifier()
+        elif policy.trust_root.kind == "simulated":
+            self._dcap = dcap_qvl.QuoteVerifier(policy.trust_root.der)
 
     @property
     def policy(self) -> Policy:
@@ -60,20 +68,20 @@ class Verifier:
 
     def verify(
         self,
-        quote: bytes,
-        collateral: Collateral,
+        evidence: bytes,
+        collateral: Collateral | None,
         *,
         now: datetime,
         expected_report_data: bytes | None = None,
     ) -> AttestationResult:
-        """Appraise a quote.
+        """Appraise a quote, or the statement of a kernel that is not attested.
 
         Parameters
         ----------
-        quote
+        evidence
             Untrusted bytes.
         collateral
-            Untrusted; its signatures are verified.
+            Untrusted; its signatures are verified. Needed for a quote under a policy that asks for one.
         now
             Aware. The only clock that is used, for certificates, collateral and policy alike.
         expected_report_data
@@ -88,33 +96,62 @@ class Verifier:
         Raises
         ------
         ValueError
-            The caller's own arguments: `now` is not aware, or the expected report data not 64 bytes.
+            The caller's own arguments: `now` is not aware, the expected report data not 64 bytes, or there
+            is no collateral for a quote.
         """
         if now.tzinfo is None:
             raise ValueError("now must be an aware datetime")
         if expected_report_data is not None and len(expected_report_data) != REPORT_DATA_BYTES:
             raise ValueError(f"report data has {REPORT_DATA_BYTES} bytes, not {len(expected_report_data)}")
         now = now.astimezone(UTC)
+        if is_statement(evidence) or not self._policy.attested:
+            return self._judge_without_evidence(evidence, now, expected_report_data)
+        if collateral is None:
+            raise ValueError("a quote is appraised with its platform's collateral")
         parsed: Quote | None = None
         try:
-            parsed = Quote.parse(quote)
+            parsed = Quote.parse(evidence)
             claims, refusals = self._appraise(parsed, collateral, now, expected_report_data)
             return self._result(parsed, claims, refusals, now, bound=expected_report_data is not None)
         except RefusedError as error:
             check = "collateral-format" if parsed else "quote-format"
             refusal = Refusal(check, str(error), "Ask for new evidence; this is not what the platform made.")
         except Exception as error:  # fail closed: whatever it is, it is no reason to accept
-            refusal = Refusal(
-                "internal",
-                f"The evidence could not be appraised because of an internal error ({type(error).__name__}).",
-                "Report this with the quote; do not trust the evidence.",
-            )
+            refusal = _internal(error)
         return self._result(parsed, None, [refusal], now, bound=False)
+
+    def _judge_without_evidence(
+        self, given: bytes, now: datetime, expected: bytes | None
+    ) -> AttestationResult:
+        """Judge what is not a quote, or is one under a policy that wants none."""
+        statement: UnattestedStatement | None = None
+        try:
+            if is_statement(given):
+                statement = UnattestedStatement.parse(given)
+            else:
+                Quote.parse(given)
+            refusals = checks.run_without_evidence(statement, self._policy, now, expected)
+        except RefusedError as error:
+            refusals = [Refusal("evidence-format", str(error), "Start the kernel again.")]
+        except Exception as error:  # fail closed, as above
+            refusals = [_internal(error)]
+        return self._describe(
+            None,
+            None,
+            refusals,
+            now,
+            # Of hardware nothing is known; under a policy for kernels without any, nothing is claimed.
+            vector=TrustVector(hardware=UNRECOGNIZED_HARDWARE) if self._policy.attested else TrustVector(),
+            bound=statement is not None and expected is not None,
+            statement=statement,
+        )
 
     def _appraise(
         self, quote: Quote, collateral: Collateral, now: datetime, expected: bytes | None
     ) -> tuple[VerifiedClaims | None, list[Refusal]]:
         tcb_info, qe_identity = collateral.statement("tcb_info"), collateral.statement("qe_identity")
+        if self._dcap is None:
+            raise RefusedError("The policy names no root of trust; use one that does.")
         claims, signature_refusals = verify_signatures(self._dcap, quote, collateral, self._policy, now)
         refusals = checks.run(
             checks.Appraisal(
@@ -146,10 +183,26 @@ class Verifier:
         *,
         bound: bool,
     ) -> AttestationResult:
+        listed = quote is not None and checks.matching_identity(quote.report, self._policy) is not None
+        vector = self._vector(quote, claims, refusals, listed=listed)
+        return self._describe(quote, claims, refusals, now, vector=vector, bound=bound)
+
+    def _describe(
+        self,
+        quote: Quote | None,
+        claims: VerifiedClaims | None,
+        refusals: list[Refusal],
+        now: datetime,
+        *,
+        vector: TrustVector,
+        bound: bool,
+        statement: UnattestedStatement | None = None,
+    ) -> AttestationResult:
         policy = self._policy
         report = quote.report if quote else None
         identity = checks.matching_identity(report, policy) if report else None
-        vector = self._vector(quote, claims, refusals, listed=identity is not None)
+        named = quote or statement
+        report_data = report.report_data if report else statement.report_data if statement else b""
         return AttestationResult(
             status="contraindicated" if refusals else vector.status,
             accepted=not refusals,
@@ -169,10 +222,11 @@ class Verifier:
             policy_id=policy.id,
             policy_digest=policy.digest,
             identity=identity.name if identity and not refusals else "",
-            report_data=report.report_data.hex() if report else "",
-            evidence_id=quote.identity if quote else "",
+            report_data=report_data.hex(),
+            evidence_id=named.identity if named else "",
             bound=bound,
             refusals=tuple(refusals),
+            tee=policy.tee,
         )
 
     def _vector(
@@ -207,3 +261,11 @@ class Verifier:
             hardware=hardware,
             runtime_opaque=CONTRAINDICATED if simulated or quote.report.debug else AFFIRMING,
         )
+
+
+def _internal(error: Exception) -> Refusal:
+    return Refusal(
+        "internal",
+        f"The evidence could not be appraised because of an internal error ({type(error).__name__}).",
+        "Report this with the quote; do not trust the evidence.",
+    )

@@ -84,4 +84,10 @@ class AttestedNotebookClient(PapermillNotebookClient):
                 f"The kernel '{self.kernel_name}' is not attested, so no cell was run; use an attested one "
                 "with `-k sealbook-simulated`, or leave out `--engine sealbook`."
             )
-        return result.require()
+        if not result.require().attested:
+            raise RefusedError(
+                f"The kernel '{self.kernel_name}' is not attested, because it runs in {result.tee}, so no "
+                "cell was run; use an attested one with `-k sealbook-gramine-sgx`, or leave out "
+                "`--engine sealbook`."
+            )
+        return result

@@ -1,5 +1,9 @@
 """The broker: releases a named key to an enclave whose evidence passes the policy that guards the key.
 
+A kernel that is not attested can open a session too, under a policy that admits its kind by name. It gets the
+keys that such a policy guards, and no others: not even those that need no attestation, which are for the
+user's own processes on this side.
+
 It knows no transport: the Jupyter provisioner embeds it (:mod:`sealbook.broker.wire` carries its
 messages over the attested channel), and a network service can.
 
@@ -19,12 +23,15 @@ from typing import Any, Final, Literal, get_args
 from sealbook import paths
 from sealbook.attestation import (
     AttestationResult,
+    Collateral,
     CollateralMemory,
     CollateralSource,
     NonceLedger,
     Policy,
     Quote,
+    UnattestedStatement,
     Verifier,
+    is_statement,
     report_data,
 )
 from sealbook.broker import guards, rules
@@ -136,7 +143,7 @@ class Broker:
 
     def attest(
         self,
-        quote: bytes,
+        evidence: bytes,
         *,
         role: str,
         audience: str,
@@ -148,8 +155,8 @@ class Broker:
 
         Parameters
         ----------
-        quote
-            As received: untrusted.
+        evidence
+            As received: untrusted. A quote, or the statement of a kernel that is not attested.
         role, audience, nonce, claims
             What REPORTDATA must bind, all from this end's own knowledge: what the peer is to be, who is
             asking, this broker's :meth:`challenge`, and the keys of the channel the peer is reached by.
@@ -168,13 +175,13 @@ class Broker:
             _check_bound(role, audience, claims)
             rules.check_peer(policy, role=role, audience=audience)
             expected = report_data(role=role, audience=audience, nonce=nonce, claims=claims)
-            facts["evidence"] = Quote.parse(quote).identity
-            result = self._verify(quote, policy, now, expected)
+            facts["evidence"] = _name_of(evidence)
+            result = self._verify(evidence, policy, now, expected)
             facts |= _identity(result)
             result.require()
             session = AttestedSession.open(
                 result=result,
-                quote=quote,
+                evidence=evidence,
                 report_data=expected,
                 policy=policy,
                 role=role,
@@ -243,10 +250,12 @@ class Broker:
             policy, fetch = self._find(session, name, version)
             facts["guard"] = policy.id if policy else UNGUARDED
             if policy is not None:
-                result = self._verify(session.quote, policy, now, session.report_data)
+                result = self._verify(session.evidence, policy, now, session.report_data)
                 facts |= _identity(result)
                 result.require()
                 rules.check_release(policy, session, name, now)
+            else:
+                rules.check_unguarded(session, name)
             key = fetch()
             facts["version"] = key.version
             self._count_use(session, name, policy)
@@ -287,7 +296,10 @@ class Broker:
         for record in stored:
             try:
                 policy = None if record.guard == UNGUARDED else self._load_policy(record.guard)
-                if policy is None or self._admits(session, policy, record.name, now):
+                if policy is None:
+                    rules.check_unguarded(session, record.name)
+                    found.append(record)
+                elif self._admits(session, policy, record.name, now):
                     found.append(record)
             except SealbookError:
                 continue
@@ -309,10 +321,17 @@ class Broker:
         with self._lock:
             return self._nonces.setdefault(lifetime, NonceLedger(lifetime))
 
-    def _verify(self, quote: bytes, policy: Policy, now: datetime, expected: bytes) -> AttestationResult:
-        parsed = Quote.parse(quote)
+    def _verify(self, evidence: bytes, policy: Policy, now: datetime, expected: bytes) -> AttestationResult:
+        collateral = None
+        # Where there is no quote, or none would help, nobody is asked about a platform.
+        if policy.attested and not is_statement(evidence):
+            collateral = self._collateral_for(Quote.parse(evidence))
+        verifier = Verifier(policy, memory=self._memory)
+        return verifier.verify(evidence, collateral, now=now, expected_report_data=expected)
+
+    def _collateral_for(self, quote: Quote) -> Collateral:
         try:
-            collateral = self._collateral.collateral_for(parsed)
+            return self._collateral.collateral_for(quote)
         except SealbookError:
             raise
         except Exception as error:  # which platform made it stands in parts of the quote that nobody checked
@@ -320,13 +339,11 @@ class Broker:
                 f"There is no collateral for the platform that the evidence names ({type(error).__name__}): "
                 "attest again."
             ) from None
-        verifier = Verifier(policy, memory=self._memory)
-        return verifier.verify(quote, collateral, now=now, expected_report_data=expected)
 
     def _admits(self, session: AttestedSession, policy: Policy, name: str, now: datetime) -> bool:
         try:
             rules.check_release(policy, session, name, now)
-            return self._verify(session.quote, policy, now, session.report_data).accepted
+            return self._verify(session.evidence, policy, now, session.report_data).accepted
         except SealbookError:
             return False
 
@@ -417,6 +434,13 @@ def open_broker(collateral: CollateralSource, *, passphrase: Callable[[], str] |
     )
 
 
+def _name_of(evidence: bytes) -> str:
+    """Return what names a piece of evidence in the audit log; raises RefusedError for what is none."""
+    if is_statement(evidence):
+        return UnattestedStatement.parse(evidence).identity
+    return Quote.parse(evidence).identity
+
+
 def _check_request(version: int | None, purpose: str) -> None:
     if version is not None and (type(version) is not int or not 1 <= version <= _MAX_VERSION):
         raise InputError("A key's version is a whole number from 1.")
@@ -462,10 +486,11 @@ def _recordable(value: Any) -> Any:
 
 
 def _identity(result: AttestationResult) -> dict[str, Any]:
-    """Return what identifies the enclave in the audit log."""
+    """Return what identifies the kernel in the audit log, and whether anything was proven of it."""
     return {
         "evidence": result.evidence_id,
         "measurement": result.mrenclave,
+        "attested": result.attested,
         "simulated": result.simulated,
         "status": result.status,
     }

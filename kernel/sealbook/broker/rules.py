@@ -27,6 +27,20 @@ def check_peer(policy: Policy, *, role: str, audience: str) -> None:
         )
 
 
+def check_unguarded(session: AttestedSession, name: str) -> None:
+    """Raise RuleError unless `session` may have the key `name`, which no policy guards.
+
+    Such a key needs no attestation because it is for the user's own processes, on this side. A kernel
+    that is not attested runs where its host reads along, and nobody has said that this key may go there.
+    """
+    if not session.attested:
+        raise RuleError(
+            f"No policy guards the key '{name}', and a kernel that is not attested gets only keys whose "
+            f"policy admits such kernels: `sealbook keys guard {name} POLICY` with one of "
+            f"tee = '{session.policy.tee}', or use an attested kernel."
+        )
+
+
 def check_release(policy: Policy, session: AttestedSession, name: str, now: datetime) -> None:
     """Raise unless `policy` gives the key `name` to the enclave behind `session`, whose evidence it admits.
 

@@ -1,4 +1,4 @@
-"""Sessions: an enclave whose evidence was accepted, on one channel, for a limited time."""
+"""Sessions: a kernel that its policy admitted, on one channel, for a limited time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TooManySessionsError(RefusedError):
 
 @dataclass(frozen=True, eq=False)
 class AttestedSession:
-    """What a broker knows of an enclave it has verified. Nothing in it is secret.
+    """What a broker knows of a kernel it has verified. Nothing in it is secret.
 
     Attributes
     ----------
@@ -39,8 +39,8 @@ class AttestedSession:
         SHA-256 (hex) of role, audience and claims: the same when the enclave attests anew.
     result
         The verdict on the evidence when the session was opened.
-    quote, report_data
-        The evidence, verified again at every release.
+    evidence, report_data
+        What the kernel handed in, and what it must bind; verified again at every release.
     policy
         What admitted the session.
     role, audience, claims
@@ -52,7 +52,7 @@ class AttestedSession:
     id: str
     channel: str
     result: AttestationResult
-    quote: bytes = field(repr=False)
+    evidence: bytes = field(repr=False)
     report_data: bytes = field(repr=False)
     policy: Policy = field(repr=False)
     role: str
@@ -66,7 +66,7 @@ class AttestedSession:
         cls,
         *,
         result: AttestationResult,
-        quote: bytes,
+        evidence: bytes,
         report_data: bytes,
         policy: Policy,
         role: str,
@@ -84,7 +84,7 @@ class AttestedSession:
             id=secrets.token_hex(8),
             channel=hashlib.sha256(canonical_json([role, audience, bound])).hexdigest(),
             result=result,
-            quote=quote,
+            evidence=evidence,
             report_data=report_data,
             policy=policy,
             role=role,
@@ -93,6 +93,11 @@ class AttestedSession:
             opened_at=now,
             expires_at=expires,
         )
+
+    @property
+    def attested(self) -> bool:
+        """Whether the kernel proved anything; a policy can also admit kernels that cannot."""
+        return self.result.attested
 
 
 class SessionTable:

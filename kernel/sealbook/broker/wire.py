@@ -5,14 +5,14 @@ already encrypted and whose both ends are authenticated. This module does not ma
 
 ::
 
-    request   {"v": 1, "id": n, "op": OP, ...}
-    response  {"v": 1, "id": n, "ok": true, "value": {...}}
-              {"v": 1, "id": n, "ok": false, "code": CODE, "error": "one sentence"}
+    request   {"v": 2, "id": n, "op": OP, ...}
+    response  {"v": 2, "id": n, "ok": true, "value": {...}}
+              {"v": 2, "id": n, "ok": false, "code": CODE, "error": "one sentence"}
 
     OP         fields               value
     ping       -                    {}
     challenge  -                    {"nonce"}                      base64, 32 bytes
-    attest     quote (base64)       {"result", "expires"}          an AttestationResult
+    attest     evidence (base64)    {"result", "expires"}          an AttestationResult
     result     -                    {"result", "expires"}
     release    key version purpose  {"key", "version", "secret"}   base64, 32 bytes
     keys       -                    {"keys": [...]}                names and guards
@@ -44,13 +44,14 @@ from sealbook.sealing import KeyUnavailableError, SealingKey, check_key_name
 #: Longest message in bytes.
 MAX_FRAME: Final = 64 * 1024
 
-_VERSION: Final = 1
+#: 2: `attest` carries `evidence`, which need not be a quote.
+_VERSION: Final = 2
 
 #: Fields of each request beside v, id and op.
 _FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "ping": frozenset(),
     "challenge": frozenset(),
-    "attest": frozenset({"quote"}),
+    "attest": frozenset({"evidence"}),
     "result": frozenset(),
     "release": frozenset({"key", "version", "purpose"}),
     "keys": frozenset(),
@@ -141,14 +142,14 @@ class BrokerEndpoint:
             return {"nonce": _b64(self._nonce)}
 
     def _on_attest(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        quote = _unb64(request["quote"], "quote")
+        evidence = _unb64(request["evidence"], "evidence")
         with self._lock:
             nonce, self._nonce = self._nonce, None
             if nonce is None or self._closed:
                 raise InputError("Evidence answers a challenge: ask for one first.")
             old = self._session
             self._session = self._broker.attest(
-                quote,
+                evidence,
                 role=old.role,
                 audience=old.audience,
                 nonce=nonce,
@@ -204,8 +205,8 @@ class RemoteBroker:
     send
         Sends one frame over the attested channel and returns the answer.
     evidence
-        Makes a quote over this kernel's own channel and the given 32-byte nonce; the kernel alone decides
-        what else the quote binds. Without it :meth:`attest` refuses.
+        Makes evidence over this kernel's own channel and the given 32-byte nonce; the kernel alone decides
+        what else it binds. Without it :meth:`attest` refuses.
     """
 
     #: Seconds for which a key is known to be the current version; a rotation counts after that.
@@ -261,7 +262,7 @@ class RemoteBroker:
         with self._lock:
             challenge = self._ask("challenge")
             nonce = _understood(lambda: _unb64(challenge["nonce"], "nonce"))
-            answer = self._ask("attest", quote=_b64(self._evidence(nonce)))
+            answer = self._ask("attest", evidence=_b64(self._evidence(nonce)))
             return _understood(lambda: AttestationResult.from_dict(answer["result"]))
 
     def event(self, action: str, **facts: str | int) -> None:

@@ -10,6 +10,7 @@ from sealbook import __version__
 from sealbook.cli.audit import app as audit
 from sealbook.cli.demo import demo
 from sealbook.cli.doctor import doctor
+from sealbook.cli.image import app as image
 from sealbook.cli.install import install
 from sealbook.cli.keys import app as keys
 from sealbook.cli.lab import lab
@@ -49,6 +50,7 @@ app.command("rekey")(rekey)
 app.command("verify")(verify)
 app.add_typer(policy, name="policy")
 app.add_typer(keys, name="keys")
+app.add_typer(image, name="image")
 app.add_typer(audit, name="audit")
 app.command("lab", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
 app.command("demo")(demo)

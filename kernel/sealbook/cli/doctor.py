@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import re
-import shutil
 import stat
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from sealbook.cli import console
+from sealbook.cli.findings import MISSING, OK, TODO, Finding, Machine
 from sealbook.cli.options import Json
 from sealbook.errors import SealbookError
 
-OK, MISSING, TODO = "ok", "missing", "to do"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line.
-
-    Attributes
-    ----------
-    status
-        "ok"; "missing" for what only some uses need; "to do" for what sealbook does not work without.
-    """
-
-    subject: str
-    status: str
-    detail: str
-    remedy: str = ""
+if TYPE_CHECKING:
+    from sealbook.cli.doctor_gramine import GramineKernel
 
 
 def doctor(json: Json = False) -> None:
@@ -52,23 +38,32 @@ def doctor(json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def examine() -> Iterator[Finding]:
-    """Look at everything; a check that fails in an unforeseen way is itself a finding."""
+def examine(machine: Machine | None = None) -> Iterator[Finding]:
+    """Look at everything; a check that fails in an unforeseen way is itself a finding.
+
+    Parameters
+    ----------
+    machine
+        Default: this one.
+    """
+    machine = machine or Machine()
+    installed = functools.cache(lambda: _gramine_kernels(machine))
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("Python", _python),
         ("packages", _packages),
         ("policy", _installation),
         ("keyring", _keyring),
         ("audit log", _audit),
-        ("SGX", _sgx),
-        ("Gramine", _gramine),
-        ("Java", _java),
+        ("Gramine", lambda: _gramine(machine, installed())),
+        ("SGX", lambda: _hardware(machine, installed())),
+        ("collateral", lambda: _collateral(machine, installed())),
+        ("Java", lambda: _java(machine)),
     ]
     for subject, check in checks:
         try:
             yield from check()
         except SealbookError as error:
-            yield Finding(subject, TODO, str(error))
+            yield Finding(subject, TODO, str(error), "do what it says, then `sealbook doctor` again")
         except Exception as error:
             yield Finding(subject, TODO, f"could not be examined ({type(error).__name__})", "report this")
 
@@ -145,54 +140,42 @@ def _audit() -> Iterator[Finding]:
         yield Finding("audit log", TODO, str(verdict.problem), remedy)
 
 
-def _sgx() -> Iterator[Finding]:
-    for device in ("/dev/sgx_enclave", "/dev/sgx_provision"):
-        if not Path(device).exists():
-            remedy = "hardware kernels need SGX enabled in the firmware and Linux 5.11; simulated ones do not"
-            yield Finding(device, MISSING, "no such device", remedy)
-        elif not os.access(device, os.R_OK | os.W_OK):
-            yield Finding(device, MISSING, "no access", "join its group (sgx, sgx_prv)")
-        else:
-            yield Finding(device, OK, "accessible")
-    socket = Path("/var/run/aesmd/aesm.socket")
-    if socket.is_socket():
-        yield Finding("AESM", OK, str(socket))
-    else:
-        yield Finding("AESM", MISSING, "no aesmd socket", "hardware quotes need the package sgx-aesm-service")
+def _gramine_kernels(machine: Machine) -> list[GramineKernel]:
+    from sealbook.cli import doctor_gramine
+
+    return doctor_gramine.kernels(machine)
 
 
-def _gramine() -> Iterator[Finding]:
-    for program in ("gramine-direct", "gramine-sgx"):
-        if shutil.which(program) is None:
-            yield Finding(
-                program, MISSING, "not on PATH", "hardware kernels need Gramine 1.9; simulated ones do not"
-            )
-        else:
-            yield Finding(program, OK, _first_line([program, "--version"]) or str(shutil.which(program)))
+def _gramine(machine: Machine, installed: list[GramineKernel]) -> Iterator[Finding]:
+    from sealbook.cli import doctor_gramine, doctor_hardware
+
+    yield from doctor_gramine.examine(machine, installed)
+    yield doctor_hardware.map_count(machine)
 
 
-def _java() -> Iterator[Finding]:
+def _hardware(machine: Machine, installed: list[GramineKernel]) -> Iterator[Finding]:
+    from sealbook.cli import doctor_hardware
+
+    yield from doctor_hardware.examine(machine, needed=any(kernel.sgx for kernel in installed))
+
+
+def _collateral(machine: Machine, installed: list[GramineKernel]) -> Iterator[Finding]:
+    from sealbook.cli import doctor_collateral
+
+    yield from doctor_collateral.examine(machine, needed=any(kernel.sgx for kernel in installed))
+
+
+def _java(machine: Machine) -> Iterator[Finding]:
     home = os.environ.get("JAVA_HOME")
-    program = str(Path(home, "bin", "java")) if home else "java"
-    if shutil.which(program) is None:
+    program = machine.program(str(Path(home, "bin", "java")) if home else "java")
+    if program is None:
         yield Finding(
             "Java", MISSING, "not found", "Spark needs Java 17 or newer: `apt install default-jre-headless`"
         )
         return
-    text = _first_line([program, "-version"])
+    text = machine.first_line([program, "-version"])
     found = re.search(r'"(\d+)', text)
     if found and int(found[1]) < 17:
         yield Finding("Java", MISSING, text, "Spark needs Java 17 or newer")
     else:
         yield Finding("Java", OK, text)
-
-
-def _first_line(command: list[str]) -> str:
-    """Return the first line a program prints; Java prints its version to stderr."""
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return (done.stdout or done.stderr).strip().partition("\n")[0][:100]

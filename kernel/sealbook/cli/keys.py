@@ -49,6 +49,7 @@ def create(
     user_audit().append("keys", decision="created", key=name, guard=guard)
     if not console.emit(record.to_dict()):
         console.line(f"Created key '{name}', guarded by {_shown(guard)}.")
+        _warn_of_unattested(guard)
 
 
 @app.command("list")
@@ -102,6 +103,7 @@ def guard(
     user_audit().append("keys", decision="guard changed", key=name, guard=policy, before=before)
     if not console.emit(record.to_dict()):
         console.line(f"Key '{name}' is guarded by {_shown(policy)} now, before by {_shown(before)}.")
+        _warn_of_unattested(policy)
 
 
 @app.command()
@@ -138,6 +140,13 @@ def _check_guard(guard: str) -> None:
 
     if guard != UNGUARDED:
         load_policy(guard)
+
+
+def _warn_of_unattested(guard: str) -> None:
+    from sealbook.broker import UNGUARDED, load_policy
+
+    if guard != UNGUARDED and not (policy := load_policy(guard)).attested:
+        console.note(f"Kernels that are not attested ({policy.tee}) get this key: nothing protects it there.")
 
 
 def _shown(guard: str) -> str:

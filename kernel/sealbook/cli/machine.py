@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cryptography.hazmat.primitives.hashes import SHA256
+
 from sealbook import files, paths
 from sealbook.attestation import Policy, policy_text
 from sealbook.attestation.simulated import (
@@ -73,7 +75,7 @@ def check_policy(path: Path, measurement: Measurement) -> Fit:
     except SealbookError as error:
         return Fit(False, str(error), remedy)
     platform = SimulatedPlatform.load_or_create(paths.simulated_platform_dir())
-    if policy.trust_root.certificate != platform.root_certificate:
+    if policy.trust_root.fingerprint != platform.root_certificate.fingerprint(SHA256()).hex():
         return Fit(False, f"{path} is for another platform", remedy)
     admitted = {mrenclave for identity in policy.identities for mrenclave in identity.mrenclave}
     if measurement.mrenclave not in admitted:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sealbook.cli import console
 from sealbook.cli.options import Force, Json
 from sealbook.errors import InputError
+
+if TYPE_CHECKING:
+    from sealbook.attestation import Policy
+
+#: What a policy trusts, for a person.
+_ROOTS = {"intel": "intel", "simulated": "simulated", "none": "none: not attested"}
 
 app = typer.Typer(help="Attestation policies: which evidence is good enough.")
 
@@ -49,7 +55,9 @@ def find(which: str) -> Path:
 
 @app.command()
 def init(
-    name: Annotated[str, typer.Argument(help="Name of the policy.")] = "simulated",
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the policy.", show_default="simulated, or the tee's name")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write here, not among your policies.")
     ] = None,
@@ -64,17 +72,34 @@ def init(
     intel: Annotated[
         bool, typer.Option("--intel", help="For SGX hardware under Intel's root; needs --mrenclave.")
     ] = False,
+    tee: Annotated[
+        str,
+        typer.Option(
+            help="'sgx', or 'gramine-direct': for kernels in Gramine without SGX, which are NOT attested."
+        ),
+    ] = "sgx",
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Write a policy for this machine: its simulated platform, and the code installed now."""
     from datetime import UTC, datetime
 
-    from sealbook.attestation import Policy, policy_text
+    from sealbook.attestation import UNATTESTED_TEES, Policy, policy_text
     from sealbook.attestation.simulated import Measurement
     from sealbook.broker import UNGUARDED, policy_file
     from sealbook.cli import machine
 
+    unattested = tee in UNATTESTED_TEES
+    if tee != "sgx" and not unattested:
+        raise InputError(f"'{tee}' is not a tee: say sgx or {' or '.join(UNATTESTED_TEES)}.")
+    if unattested and (intel or mrenclave is not None):
+        raise InputError(f"A kernel of tee {tee} is not attested: leave out --intel and --mrenclave.")
+    if name is None:
+        name = tee if unattested else machine.SIMULATED_POLICY
+    if unattested and name == machine.SIMULATED_POLICY:
+        raise InputError(
+            f"The policy '{name}' is that of this machine's simulated kernel: choose another name."
+        )
     if name == UNGUARDED or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise InputError(f"'{name}' is not a policy name: use letters, digits, '.', '_' and '-'.")
     path = output or policy_file(name)
@@ -87,7 +112,9 @@ def init(
     if not path.absolute().parent.is_dir():
         raise InputError(f"There is no directory {path.absolute().parent}: make it first.")
     keys = tuple(key or ("*",))
-    if intel:
+    if unattested:
+        text = policy_text(tee=tee, id=name, now=datetime.now(UTC), days=days, keys=keys)
+    elif intel:
         text = policy_text(
             id=name,
             mrenclave=bytes.fromhex(mrenclave or ""),
@@ -101,10 +128,10 @@ def init(
         text = machine.simulated_policy_text(measured, name=name, days=days, keys=keys)
     machine.write_policy(path, text)
     policy = Policy.load(path)
-    if not console.emit(
-        {"path": str(path), "id": policy.id, "digest": policy.digest, "simulated": policy.simulated}
-    ):
+    if not console.emit({"path": str(path), **_identity(policy)}):
         console.line(f"Wrote {path}; `sealbook policy explain {output or name}` says what it admits.")
+        if not policy.attested:
+            console.note(f"It admits kernels that are not attested ({tee}): nothing protects what they get.")
 
 
 @app.command()
@@ -114,8 +141,7 @@ def explain(which: Which = "simulated", json: Json = False) -> None:
 
     policy = Policy.load(find(which))
     sentences = policy.explain()
-    document = {"id": policy.id, "digest": policy.digest, "simulated": policy.simulated, "admits": sentences}
-    if not console.emit(document):
+    if not console.emit(_identity(policy) | {"admits": sentences}):
         for sentence in sentences:
             console.line(sentence)
 
@@ -146,14 +172,40 @@ def list_(json: Json = False) -> None:
     for name in _policy_names(""):
         try:
             policy = Policy.load(policy_file(name))
-            root = "simulated" if policy.simulated else "intel"
+            expires = policy.expires.date().isoformat()
             rows.append(
-                {"name": name, "root": root, "expires": policy.expires.date().isoformat(), "problem": None}
+                {
+                    "name": name,
+                    "tee": policy.tee,
+                    "root": policy.trust_root.kind,
+                    "expires": expires,
+                    "problem": None,
+                }
             )
         except SealbookError as error:
-            rows.append({"name": name, "root": None, "expires": None, "problem": str(error)})
+            rows.append({"name": name, "tee": None, "root": None, "expires": None, "problem": str(error)})
     if not console.emit({"policies": rows}):
         console.table(
-            ["policy", "root", "expires", "problem"],
-            [(row["name"], row["root"] or "-", row["expires"] or "-", row["problem"] or "") for row in rows],
+            ["policy", "tee", "root", "expires", "problem"],
+            [
+                (
+                    row["name"],
+                    row["tee"] or "-",
+                    _ROOTS.get(row["root"] or "", "-"),
+                    row["expires"] or "-",
+                    row["problem"] or "",
+                )
+                for row in rows
+            ],
         )
+
+
+def _identity(policy: Policy) -> dict[str, Any]:
+    """Return what names a policy for programs, and how much it asks for."""
+    return {
+        "id": policy.id,
+        "digest": policy.digest,
+        "tee": policy.tee,
+        "attested": policy.attested,
+        "simulated": policy.simulated,
+    }

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 
-from sealbook import paths
-from sealbook.attestation.simulated import SimulatedPlatform
+from sealbook.attestation.endorsements import user_endorsements
 from sealbook.broker import Broker, open_broker
 
 _lock = threading.Lock()
@@ -21,6 +20,5 @@ def embedded_broker() -> Broker:
     global _broker
     with _lock:
         if _broker is None:
-            platform = SimulatedPlatform.load_or_create(paths.simulated_platform_dir())
-            _broker = open_broker(platform.source())
+            _broker = open_broker(user_endorsements())
         return _broker

@@ -7,12 +7,14 @@
     hello {protocol}                      ->
                                           <-  challenge {client key, nonce, audience, broker}
     makes its CURVE keys, binds its ports
-    evidence {kernel key, ports, quote}   ->  verifies, before anything connects
+    evidence {kernel key, ports, evidence} -> verifies, before anything connects
                                           <-  verdict {accepted, sentence}
 
 Whatever the host changes on the way changes what one end expects in REPORTDATA, and the
-quote is refused. After the verdict both ends derive the Jupyter HMAC key from their CURVE
-keys: it is never sent and never stored.
+evidence is refused. A kernel that cannot attest itself says so in place of a quote
+(:mod:`sealbook.attestation.unattested`): nothing is proven then, and only a policy that names this goes on.
+After the verdict both ends derive the Jupyter HMAC key from their CURVE keys: it is never sent
+and never stored.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ from sealbook.encoding import canonical_json, parse_json
 from sealbook.errors import InputError
 from sealbook.jupyter.curve import CurveKeys
 
-PROTOCOL = "sealbook-kernel/1"
+#: 2: the registration carries `evidence`, which need not be a quote.
+PROTOCOL = "sealbook-kernel/2"
 
 #: A quote with its certificate chain has about 5 KiB; as base64 in JSON far below this.
 MAX_MESSAGE = 64 * 1024
@@ -95,15 +98,15 @@ class Registration:
         The kernel's CURVE public key (Z85), made in the enclave.
     ip, transport, ports
         Where its five channels listen.
-    quote
-        DCAP quote over :func:`channel_claims`.
+    evidence
+        DCAP quote over :func:`channel_claims`, or the statement that there is none.
     """
 
     kernel_key: str
     ip: str
     transport: str
     ports: Mapping[str, int]
-    quote: bytes
+    evidence: bytes
 
     @property
     def where(self) -> dict[str, Any]:
@@ -117,14 +120,14 @@ class Registration:
                 "type": "evidence",
                 "kernel_key": self.kernel_key,
                 **self.where,
-                "quote": base64.b64encode(self.quote).decode(),
+                "evidence": base64.b64encode(self.evidence).decode(),
             }
         )
 
     @classmethod
     def decode(cls, frame: bytes) -> Registration:
         """Decode a registration; raises InputError for anything else."""
-        fields = decode(frame, "evidence", ("kernel_key", "ip", "transport", "ports", "quote"))
+        fields = decode(frame, "evidence", ("kernel_key", "ip", "transport", "ports", "evidence"))
         ports = fields["ports"]
         if not isinstance(ports, dict) or set(ports) != set(PORTS):
             raise InputError("The kernel's registration does not name its five ports.")
@@ -137,10 +140,10 @@ class Registration:
         except ValueError:
             raise InputError("The kernel's registration names no IP address.") from None
         try:
-            quote = base64.b64decode(_text(fields["quote"]), validate=True)
+            evidence = base64.b64decode(_text(fields["evidence"]), validate=True)
         except ValueError:
-            raise InputError("The kernel's registration has a quote that is not base64.") from None
-        return cls(_curve_key(fields["kernel_key"]), ip, "tcp", ports, quote)
+            raise InputError("The kernel's registration has evidence that is not base64.") from None
+        return cls(_curve_key(fields["kernel_key"]), ip, "tcp", ports, evidence)
 
 
 def channel_claims(challenge: Challenge, kernel_key: bytes, where: Mapping[str, Any]) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import zmq
 from ipykernel.heartbeat import Heartbeat
 from ipykernel.kernelapp import IPKernelApp
-from traitlets import Unicode
+from traitlets import Type, Unicode
 from traitlets.config import Config
 from zmq.auth.thread import ThreadAuthenticator
 
@@ -49,10 +49,14 @@ class AttestedKernelApp(IPKernelApp):
     """
 
     name = "sealbook-kernel"
+    kernel_class = Type(AttestedKernel)
 
     registration = Unicode(help="Where the provisioner waits for this kernel, tcp://host:port.")
 
-    #: Makes the quotes; set by the entry point.
+    #: What binds and answers the heartbeat.
+    heartbeat_class: type[Heartbeat] = Heartbeat
+
+    #: Makes the evidence; set by the entry point.
     attester: Attester
 
     _keys: CurveKeys
@@ -64,7 +68,6 @@ class AttestedKernelApp(IPKernelApp):
     def __init__(self, *, attester: Attester, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.attester = attester
-        self.kernel_class = AttestedKernel
         self.outstream_class = "sealbook.jupyter.iostream.InheritedOutStream"
         self._authenticators: list[ThreadAuthenticator] = []
 
@@ -144,7 +147,7 @@ class AttestedKernelApp(IPKernelApp):
         context: zmq.Context[Any] = zmq.Context()
         require_admission(context)
         self._admit_client(context)
-        self.heartbeat = Heartbeat(
+        self.heartbeat = self.heartbeat_class(
             context,
             (self.transport, self.ip, self.hb_port),
             curve_publickey=self._keys.public,
@@ -155,12 +158,12 @@ class AttestedKernelApp(IPKernelApp):
 
     def write_connection_file(self, **kwargs: Any) -> None:
         """Write no file: register with evidence, and go on only when it was accepted."""
-        registration = handshake.Registration(
-            kernel_key=self._keys.public.decode(),
-            quote=self._evidence(self._challenge.nonce),
-            **self._where(),
-        )
         try:
+            registration = handshake.Registration(
+                kernel_key=self._keys.public.decode(),
+                evidence=self._evidence(self._challenge.nonce),
+                **self._where(),
+            )
             send_message(self._registrar, registration.encode())
             answer = receive_message(self._registrar)
             verdict = handshake.decode(answer, "verdict", ("accepted", "sentence"))
@@ -219,7 +222,7 @@ class AttestedKernelApp(IPKernelApp):
         }
 
     def _evidence(self, nonce: bytes) -> bytes:
-        """Return a quote over this kernel's channel and `nonce`: at the start and on attesting anew."""
+        """Return evidence over this kernel's channel and `nonce`: at the start and on attesting anew."""
         claims = handshake.channel_claims(self._challenge, self._keys.public, self._where())
         return self.attester.quote(
             report_data(role=ROLE_KERNEL, audience=self._challenge.audience, nonce=nonce, claims=claims)

@@ -7,6 +7,7 @@ trusted; put it where the user is, not on the machine that hosts the enclave.
 from __future__ import annotations
 
 import asyncio
+import logging
 import textwrap
 import threading
 from pathlib import Path
@@ -21,6 +22,7 @@ from sealbook.attestation import ROLE_KERNEL, AttestationResult, Policy
 from sealbook.broker import BrokerEndpoint
 from sealbook.broker.passphrase import DESCRIPTOR_VARIABLE
 from sealbook.errors import InputError, SealbookError
+from sealbook.image import Image
 from sealbook.jupyter import handshake
 from sealbook.jupyter.brokerchannel import BrokerServer
 from sealbook.jupyter.client import connect_manager
@@ -50,6 +52,13 @@ class AttestedProvisioner(LocalProvisioner):
         60.0, help="Seconds a kernel has from its start until its evidence is verified."
     ).tag(config=True)
 
+    image = Unicode(
+        help="Path of the image of a kernel in Gramine; looked at before each start, so that what keeps it "
+        "from starting is said to the person who starts it and not only in the kernel's log."
+    ).tag(config=True)
+
+    tee = Unicode(help="What runs the image: gramine-sgx or gramine-direct.").tag(config=True)
+
     _keys: CurveKeys
     _registration: handshake.Registration
     _session_key: bytes
@@ -76,8 +85,8 @@ class AttestedProvisioner(LocalProvisioner):
 
         Raises
         ------
-        InputError
-            When the policy cannot be used; nothing was started.
+        SealbookError
+            When the policy or the image cannot be used; nothing was started.
         """
         self._release_channel()
         # The stock keywords that choose keys and files: here the kernel makes its own, and no file.
@@ -89,6 +98,8 @@ class AttestedProvisioner(LocalProvisioner):
             )
         try:
             self._policy = self._load_policy()
+            if self.image:
+                await asyncio.to_thread(Image.open(Path(self.image)).check_runnable, self.tee)
         except SealbookError as error:
             self._fold(error)
             raise
@@ -198,7 +209,7 @@ class AttestedProvisioner(LocalProvisioner):
         kernel_key = registration.kernel_key.encode()
         session_key = handshake.session_key(self._keys, kernel_key, challenge.nonce)
         session = self._broker.attest(
-            registration.quote,
+            registration.evidence,
             role=ROLE_KERNEL,
             audience=challenge.audience,
             nonce=challenge.nonce,
@@ -209,7 +220,9 @@ class AttestedProvisioner(LocalProvisioner):
         self._endpoint = BrokerEndpoint(self._broker, session)
         self._broker_server.admit(kernel_key, self._endpoint.handle)
         self._result = session.result
-        self.log.info("%s", session.result.summary())
+        # Seen by whoever reads the log of the Jupyter server: what is not attested is a warning there.
+        level = logging.INFO if session.attested else logging.WARNING
+        self.log.log(level, "%s", session.result.summary())
 
     # -- what must not outlive a kernel ------------------------------------------------------
 

@@ -36,6 +36,8 @@ class AttestationView:
     def rows(self) -> list[tuple[str, str]]:
         """Return (name, value) pairs in the order in which they are shown."""
         result = self.result
+        if result.root == "none":
+            return [*self._rows_without_evidence(), *self._refusals()]
         root = "simulated, made on this machine" if result.simulated else result.root
         rows = [
             ("Result", result.summary()),
@@ -49,8 +51,20 @@ class AttestationView:
             ("Verified", _time(result.verified_at)),
             ("Collateral valid until", _time(result.collateral_expires_at)),
         ]
-        refusals = ((f"Refused by {each.check}", f"{each.reason} {each.remedy}") for each in result.refusals)
-        return [*rows, *refusals]
+        return [*rows, *self._refusals()]
+
+    def _rows_without_evidence(self) -> list[tuple[str, str]]:
+        result = self.result
+        return [
+            ("Result", result.summary()),
+            ("Evidence", "none: nothing was measured, and no root of trust vouches for it"),
+            ("Runs in", result.tee),
+            ("Policy", result.policy_id),
+            ("Judged", _time(result.verified_at)),
+        ]
+
+    def _refusals(self) -> list[tuple[str, str]]:
+        return [(f"Refused by {each.check}", f"{each.reason} {each.remedy}") for each in self.result.refusals]
 
     def __repr__(self) -> str:
         return _text(_BADGES[self.result.label][0], self.rows())

@@ -19,6 +19,9 @@ from sealbook.sealing.codecs.base import Codec, Payload, loaded, need
 #: temporary directory, and plain text must not reach a disk.
 _MEMORY_FILES = Path("/dev/shm")  # noqa: S108 - a directory of our own in it
 
+#: Gramine has no /dev/shm; there the manifest of every image has /tmp in the enclave's memory.
+_GRAMINE, _GRAMINE_MEMORY_FILES = Path("/dev/attestation/keys"), Path("/tmp")  # noqa: S108
+
 _scratch_lock = threading.Lock()
 
 
@@ -106,11 +109,12 @@ def _unregistered(config: Any) -> str | None:
 @contextlib.contextmanager
 def _scratch() -> Iterator[None]:
     """Let Keras's temporary directories lie in memory; Keras asks :mod:`tempfile` and cannot be told."""
-    if not os.access(_MEMORY_FILES, os.W_OK):
+    memory = _GRAMINE_MEMORY_FILES if _GRAMINE.is_dir() else _MEMORY_FILES
+    if not os.access(memory, os.W_OK):
         raise InputError(
-            f"Sealing Keras models needs a memory file system at {_MEMORY_FILES}; mount one (tmpfs) there."
+            f"Sealing Keras models needs a memory file system at {memory}; mount one (tmpfs) there."
         )
-    with _scratch_lock, tempfile.TemporaryDirectory(dir=_MEMORY_FILES, prefix="sealbook-") as directory:
+    with _scratch_lock, tempfile.TemporaryDirectory(dir=memory, prefix="sealbook-") as directory:
         before, tempfile.tempdir = tempfile.tempdir, directory
         try:
             yield

@@ -1,0 +1,168 @@
+"""`sealbook image`: kernel images for Gramine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sealbook.cli import console
+from sealbook.cli.options import Force, Json, size
+
+if TYPE_CHECKING:
+    from sealbook.image.inspection import Inspection
+
+#: Rows of a table that a person may still read.
+_MOST_SHOWN = 100
+
+app = typer.Typer(help="Kernel images for Gramine: what is measured, and what the host can see.")
+
+
+@app.command()
+def build(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Directory to make.", show_default="among your images, by name"),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the image.")] = "kernel",
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="kernel, data, learn or tensorflow; each brings those before it.",
+            show_default="all that are installed",
+        ),
+    ] = None,
+    package: Annotated[
+        list[str] | None, typer.Option(help="One more installed package, with what it requires.")
+    ] = None,
+    lock: Annotated[
+        Path | None, typer.Option(help="Lock file that the installed packages must agree with.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="RSA key that signs it; SGX runs only signed images.")
+    ] = None,
+    work: Annotated[
+        str, typer.Option(help="host: the notebook's directory as it is; encrypted: only encrypted files.")
+    ] = "host",
+    enclave_size: Annotated[str, typer.Option(help="Upper limit of the enclave's memory.")] = "64G",
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Make an image from the packages installed here, and the policy that admits it."""
+    from sealbook import paths
+    from sealbook.image.build import Recipe
+    from sealbook.image.build import build as build_image
+    from sealbook.image.distributions import installed_layers
+
+    recipe = Recipe(
+        name=name,
+        layers=tuple(layer or installed_layers()),
+        packages=tuple(package or ()),
+        lock=lock,
+        key=key,
+        work=work,
+        enclave_size=enclave_size,
+    )
+    image = build_image(recipe, output or paths.image_dir() / name, force=force, say=console.note)
+    facts = image.facts
+    if console.emit({"image": str(image.path), "mrenclave": facts.mrenclave, "mrsigner": facts.mrsigner}):
+        return
+    console.line(f"Image: {image.path}")
+    console.line(f"Measurement: {facts.mrenclave}")
+    console.line(f"Signer: {facts.mrsigner or 'not signed: say --key to run it on SGX'}")
+    console.line(f"Policies: {image.policy('gramine-sgx')}, {image.policy('gramine-direct')}")
+
+
+@app.command()
+def lint(
+    path: Annotated[Path, typer.Argument(metavar="IMAGE_OR_MANIFEST", help="An image, or a manifest.")],
+    json: Json = False,
+) -> None:
+    """Refuse every unsafe setting of a manifest, with its reason; exit status 1 if there is one."""
+    from sealbook.image.lint import lint_path
+
+    judged = lint_path(path)
+    fine = not any(judged.values())
+    document = {
+        "ok": fine,
+        "manifests": [
+            {"path": str(each), "objections": [objection.to_dict() for objection in objections]}
+            for each, objections in judged.items()
+        ],
+    }
+    if not console.emit(document):
+        for each, objections in judged.items():
+            if objections:
+                console.table(
+                    ["setting", "found", "reason", "what to do"],
+                    [(one.setting, one.found, one.reason, one.remedy) for one in objections[:_MOST_SHOWN]],
+                    title=console.printable(str(each)),
+                )
+            if len(objections) > _MOST_SHOWN:
+                console.line(f"and {len(objections) - _MOST_SHOWN} more; --json has all of them")
+        if fine:
+            console.line(f"{', '.join(map(str, judged))}: nothing unsafe.", "bold green")
+    if not fine:
+        raise typer.Exit(1)
+
+
+@app.command()
+def inspect(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image, as `build` makes it.")],
+    json: Json = False,
+) -> None:
+    """Show what an image measures, what is mounted from the host, and why each is safe."""
+    from sealbook.image.inspection import inspect_image
+
+    found = inspect_image(image)
+    if not console.emit(found.to_dict()):
+        _show(found)
+
+
+def _show(found: Inspection) -> None:
+    facts = found.facts
+    console.table(
+        ["", ""],
+        [
+            ("image", f"{facts.name} ({', '.join(facts.layers) or 'no layers'})"),
+            ("Gramine, Python", f"{facts.gramine}, {facts.python}"),
+            ("signed", "yes" if facts.signed else "no"),
+            ("measurement", facts.mrenclave or "-"),
+            ("signer", facts.mrsigner or "-"),
+            ("product, version", f"{facts.isv_prod_id}, {facts.isv_svn}"),
+            ("runs", found.entrypoint),
+            ("arguments", " ".join(found.argv)),
+            ("starts in", found.start_dir),
+        ],
+    )
+    console.line("")
+    console.table(
+        ["measured", "files", "size"],
+        [(name, group["files"], size(group["bytes"])) for name, group in sorted(facts.groups.items())]
+        + [("in the manifest", found.trusted_files, "")],
+    )
+    packages = ", ".join(f"{name} {version}" for name, version in sorted(facts.packages.items()))
+    console.line(f"packages: {packages or 'none'}")
+    console.line(f"programs: {', '.join(facts.programs) or 'none'}")
+    console.line("")
+    console.table(["environment", "value"], sorted(found.environment.items()))
+    console.line("")
+    console.table(
+        ["mount", "kind", "on the host", "host reads", "host changes", "why that is safe"],
+        [
+            (
+                mount.path,
+                mount.kind,
+                mount.backing,
+                "yes" if mount.host_reads else "no",
+                "yes" if mount.host_changes else "no",
+                mount.why,
+            )
+            for mount in found.mounts
+        ],
+    )
+    console.line("")
+    console.line("All of this holds with SGX; with gramine-direct the host can read and change everything.")
+    for remark in found.remarks:
+        console.line(f"- {remark}", "bold")

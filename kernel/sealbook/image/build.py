@@ -1,0 +1,283 @@
+"""Builds a kernel image: a directory with everything that runs, and the manifest that measures it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from sealbook.attestation import policy_text
+from sealbook.errors import InputError
+from sealbook.image import (
+    caches,
+    distributions,
+    gramine,
+    interpreter,
+    libraries,
+    manifest,
+    programs,
+    site_packages,
+)
+from sealbook.image.archived_imports import CODE, SOURCE
+from sealbook.image.image import BUILT_TIME, POLICY_FILES, PROGRAM, Facts, Image
+from sealbook.image.sigstruct import Sigstruct
+from sealbook.image.tree import put
+
+#: What the kernel is started with. ``-I``: no environment and no working directory on ``sys.path``; ``-B``:
+#: no byte code written.
+ARGV = ("python3", "-I", "-B", "-m", "sealbook.jupyter.gramine_kernel")
+
+ENVIRONMENT = {
+    "PATH": f"{interpreter.PREFIX / 'bin'}:{programs.DIRECTORY}",
+    "LD_LIBRARY_PATH": str(libraries.DIRECTORY),
+    # Encrypted: what libraries put into temporary files and caches is not for the host.
+    "HOME": manifest.SCRATCH_PLACE,
+    "TMPDIR": manifest.SCRATCH_PLACE,
+    "LANG": "C.UTF-8",
+    "SHELL": "/bin/sh",
+    # One arena: with more, glibc reserves 64 MiB for each thread, and a fork in Gramine makes one mapping on
+    # the host for each of their pages, more than vm.max_map_count allows (facts of Gramine 1.9).
+    "MALLOC_ARENA_MAX": "1",
+    "PYTZ_TZDATADIR": str(site_packages.ZONES),
+    "MPLCONFIGDIR": str(caches.MATPLOTLIB),
+    # Gramine has no /dev/shm for joblib's semaphores; it warns at each import unless it is told.
+    "JOBLIB_MULTIPROCESSING": "0",
+    # For interpreters that a cell starts; the kernel's own ignores it and has -B.
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to build.
+
+    Attributes
+    ----------
+    layers
+        Names of :data:`sealbook.image.distributions.LAYERS`; those that they build upon come with them.
+    packages
+        More distributions, with what they require.
+    lock
+        A requirements file that the installed versions must agree with, or None.
+    key
+        PEM file of an RSA key (3072 bits, exponent 3) that signs, or None.
+    work
+        ``"host"`` or ``"encrypted"``; see :mod:`sealbook.image.manifest`.
+    enclave_size
+        Upper limit of the enclave's memory, as Gramine writes sizes.
+    """
+
+    name: str = "kernel"
+    layers: Sequence[str] = ("kernel",)
+    packages: Sequence[str] = ()
+    lock: Path | None = None
+    key: Path | None = None
+    work: str = "host"
+    enclave_size: str = "64G"
+
+
+def build(
+    recipe: Recipe, output: Path, *, force: bool = False, say: Callable[[str], None] = lambda _: None
+) -> Image:
+    """Build an image; `output` appears when it is whole, or not at all.
+
+    Parameters
+    ----------
+    output
+        The directory to make.
+    force
+        Replace an image that is there.
+    say
+        Told what is being done.
+
+    Raises
+    ------
+    MissingDependencyError
+        Gramine is missing or too old.
+    InputError, RefusedError
+        The recipe cannot be followed.
+    """
+    _check(recipe)
+    if output.exists() and not (force and (output / "image.json").is_file()):
+        raise InputError(f"{output} exists: say --force to replace an image, or name another directory.")
+    found = gramine.Gramine.find()
+    if recipe.key is not None and not recipe.key.is_file():
+        raise InputError(
+            f"There is no key {recipe.key}: `gramine-sgx-gen-private-key {recipe.key}` makes one."
+        )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as directory:
+        place = Path(directory, "image")
+        place.mkdir()
+        _fill(place, recipe, found, say)
+        if output.exists():
+            output.rename(Path(directory, "old"))
+        place.rename(output)
+    return Image.open(output)
+
+
+def _fill(place: Path, recipe: Recipe, found: gramine.Gramine, say: Callable[[str], None]) -> None:
+    say("Checking the installed packages")
+    packages = distributions.collect(_roots(recipe))
+    if recipe.lock is not None:
+        distributions.check_lock(packages, recipe.lock)
+    root = place / "root"
+    say("Copying the interpreter")
+    interpreter.install(root)
+    say(f"Packing {len(packages)} packages")
+    binaries = site_packages.install(root, packages)
+    if any(package.name == "matplotlib" for package in packages):
+        caches.install(root)
+    say("Copying programs and libraries")
+    tools = programs.install(root)
+    modules = (root / interpreter.PREFIX.relative_to("/")).rglob("lib-dynload/*.so")
+    libraries.install(root, [interpreter.binary(), *modules, *binaries, *tools], found.runtime)
+    put(found.libos, place, PurePosixPath("/gramine", found.libos.name))
+    for mount in ("scratch", "data", "work", "run/sealbook"):
+        (root / mount).mkdir(parents=True, exist_ok=True)
+    say("Measuring")
+    _settle(place)
+    trusted = manifest.hash_tree(place)
+    text = manifest.render(
+        manifest.Content(
+            name=recipe.name,
+            entrypoint=str(interpreter.EXECUTABLE),
+            argv=ARGV,
+            environment=ENVIRONMENT,
+            libos=f"gramine/{found.libos.name}",
+            work=recipe.work,
+            enclave_size=recipe.enclave_size,
+            trusted=trusted,
+        )
+    )
+    (place / f"{PROGRAM}.manifest").write_text(text)
+    sigstruct = _sign(place, recipe.key, say)
+    facts = Facts(
+        name=recipe.name,
+        layers=list(_layers(recipe)),
+        gramine=found.version,
+        python=platform.python_version(),
+        packages={package.name: package.version for package in packages},
+        programs=sorted(path.name for path in (root / "bin").iterdir()),
+        mrenclave=sigstruct.mrenclave.hex(),
+        mrsigner=sigstruct.mrsigner.hex() if recipe.key else None,
+        isv_prod_id=sigstruct.isv_prod_id,
+        isv_svn=sigstruct.isv_svn,
+        signed=recipe.key is not None,
+        work=recipe.work,
+        groups=_groups(place, trusted),
+    )
+    facts.save(place)
+    _write_policies(place, recipe.name, sigstruct, signed=recipe.key is not None)
+    # A recipe cannot make an unsafe one; this is for whoever changes the template.
+    Image.open(place).check_safe("gramine-direct")
+
+
+def _check(recipe: Recipe) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}", recipe.name):
+        raise InputError(f"'{recipe.name}' is not an image name: use letters, digits, '.', '_' and '-'.")
+    if recipe.work not in ("host", "encrypted"):
+        raise InputError(f"'{recipe.work}' is not a kind of working directory: say host or encrypted.")
+    if not re.fullmatch(r"[1-9][0-9]{0,5}[KMG]", recipe.enclave_size):
+        raise InputError(f"'{recipe.enclave_size}' is not a size: write it like 64G.")
+
+
+def _layers(recipe: Recipe) -> tuple[str, ...]:
+    known = tuple(distributions.LAYERS)
+    for layer in recipe.layers:
+        if layer not in known:
+            raise InputError(f"There is no layer '{layer}'; there are: {', '.join(known)}.")
+    last = max((known.index(layer) for layer in recipe.layers), default=0)
+    return known[: last + 1]
+
+
+def _roots(recipe: Recipe) -> list[str]:
+    return [root for layer in _layers(recipe) for root in distributions.LAYERS[layer]] + list(recipe.packages)
+
+
+def _settle(place: Path) -> None:
+    """Give every file one time and one of two modes, so that nothing of this machine shows."""
+    for path in [*place.rglob("*")]:
+        if path.is_file():
+            path.chmod(0o555 if path.stat().st_mode & 0o100 else 0o444)
+            os.utime(path, (BUILT_TIME, BUILT_TIME))
+
+
+def _sign(place: Path, key: Path | None, say: Callable[[str], None]) -> Sigstruct:
+    """Sign, or without a key find out the measurement with a key that is thrown away."""
+    signature = place / f"{PROGRAM}.sig"
+    if key is not None:
+        say("Signing")
+        gramine.sign(place, PROGRAM, key)
+        return Sigstruct.parse(signature.read_bytes())
+    with tempfile.TemporaryDirectory(prefix="sealbook-image-") as directory:
+        thrown_away = Path(directory, "key.pem")
+        thrown_away.touch(mode=0o600)
+        # What SGX asks for (Intel SDM volume 3D, section 38.13): 3072 bits, exponent 3.
+        thrown_away.write_bytes(
+            rsa.generate_private_key(3, 3072).private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.TraditionalOpenSSL,
+                serialization.NoEncryption(),
+            )
+        )
+        gramine.sign(place, PROGRAM, thrown_away)
+    measured = Sigstruct.parse(signature.read_bytes())
+    # Not left behind: it would look like a signed image.
+    signature.unlink()
+    (place / f"{PROGRAM}.manifest.sgx").unlink()
+    return measured
+
+
+def _write_policies(place: Path, name: str, sigstruct: Sigstruct, *, signed: bool) -> None:
+    now = datetime.now(UTC)
+    texts = {
+        "gramine-sgx": policy_text(
+            id=name,
+            mrenclave=sigstruct.mrenclave,
+            mrsigner=sigstruct.mrsigner if signed else None,
+            isv_prod_id=sigstruct.isv_prod_id,
+            min_isv_svn=sigstruct.isv_svn,
+            root=None,
+            now=now,
+        ),
+        "gramine-direct": policy_text(id=f"{name}-direct", tee="gramine-direct", now=now),
+    }
+    for tee, text in texts.items():
+        (place / POLICY_FILES[tee]).write_text(text)
+
+
+def _groups(place: Path, trusted: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """Return how many files and bytes each part of the image has."""
+    groups: dict[str, dict[str, int]] = {}
+    for path in trusted:
+        group = _group(path)
+        found = groups.setdefault(group, {"files": 0, "bytes": 0})
+        found["files"] += 1
+        found["bytes"] += (place / path).stat().st_size
+    return groups
+
+
+def _group(path: str) -> str:
+    within = f"/{path.removeprefix('root/')}"
+    site = str(interpreter.SITE_PACKAGES)
+    if path.startswith("gramine/"):
+        return "library OS"
+    if within.startswith((f"{site}/sealbook", f"{site}/{CODE}/sealbook.", f"{site}/{SOURCE}/sealbook.")):
+        return "sealbook"
+    if within.startswith(site):
+        return "packages"
+    if within == str(interpreter.EXECUTABLE):
+        return "interpreter"
+    if within.startswith(str(interpreter.PREFIX)):
+        return "standard library"
+    return "libraries" if within.startswith(str(libraries.DIRECTORY)) else "programs"

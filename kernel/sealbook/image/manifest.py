@@ -1,0 +1,173 @@
+"""Writes the Gramine manifest of an image: what runs, what it sees, and the hash of every byte of it.
+
+All URIs are relative to the directory that the launcher makes for each start
+(:mod:`sealbook.image.launch_directory`), so that an image has the same measurement wherever it lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Names in the launch directory, and with it in every URI.
+IMAGE, REGISTRATION, SCRATCH, DATA, WORK = "image", "launch/registration", "scratch", "data", "work"
+
+#: Where the kernel reads where to register: public, untrusted, and bound by its quote.
+REGISTRATION_PLACE = "/run/sealbook/registration"
+
+SCRATCH_PLACE, DATA_PLACE, WORK_PLACE = "/scratch", "/data", "/work"
+
+#: ISVPRODID and ISVSVN of kernels; the number is raised when a fixed weakness must not run any more.
+ISV_PROD_ID, ISV_SVN = 1, 1
+
+_TEMPLATE = """\
+# Manifest of the sealbook image {name}. `sealbook image inspect` explains it, and `lint` checks it.
+# Every URI is relative to the directory that the launcher makes for one start.
+
+libos.entrypoint = {entrypoint}
+
+[loader]
+# More than errors would tell the host which files and calls a cell uses.
+log_level = "error"
+# Fixed: nothing of the host's command line reaches the kernel.
+argv = {argv}
+entrypoint = {{ uri = {libos_uri}, sha256 = {libos_sha256} }}
+
+# All there is: nothing of the host's environment reaches the kernel.
+[loader.env]
+{environment}
+
+[fs]
+start_dir = {work_place}
+# The image: every file below is measured, and nothing else can be opened there.
+root = {{ type = "chroot", uri = {root_uri} }}
+# In this order, because later ones lie over earlier ones.
+mounts = [
+  # In memory, each process its own.
+  {{ type = "tmpfs", path = "/tmp" }},
+  # Encrypted with a key that the kernel makes and nobody else ever has: gone with it.
+  {{ type = "encrypted", path = {scratch_place}, uri = {scratch_uri}, key_name = "scratch" }},
+  # Encrypted with a key that the broker releases to verified evidence.
+  {{ type = "encrypted", path = {data_place}, uri = {data_uri}, key_name = "data" }},
+  {work_mount},
+  {{ path = {registration_place}, uri = {registration_uri} }},
+]
+
+[sys]
+stack.size = "2M"
+fds.limit = 4096
+# The resolver's settings, cleaned by Gramine; whom a kernel talks to is proved on the channel, not by name.
+enable_extra_runtime_domain_names_conf = true
+
+[sgx]
+remote_attestation = "dcap"
+debug = false
+isvprodid = {isv_prod_id}
+isvsvn = {isv_svn}
+# Memory is added as it is used, and never writable and executable at once unless a program asks.
+edmm_enable = true
+enclave_size = "{enclave_size}"
+max_threads = 64
+use_exinfo = false
+cpu_features = {{ avx = "unspecified", avx512 = "unspecified", amx = "unspecified", mpx = "disabled", \
+pkru = "disabled" }}
+file_check_policy = "strict"
+# The only files that are neither measured nor encrypted.
+allowed_files = {allowed}
+trusted_files = [
+{trusted}
+]
+"""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What differs between manifests.
+
+    Attributes
+    ----------
+    entrypoint, argv, environment
+        What runs.
+    libos
+        Path of the library OS in the image, relative to it.
+    work
+        ``"host"``: the notebook's directory as it is; ``"encrypted"``: encrypted like the data mount.
+    enclave_size
+        Upper limit, as Gramine writes sizes.
+    trusted
+        Path in the image (relative to it) -> SHA-256 in hex.
+    """
+
+    name: str
+    entrypoint: str
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    libos: str
+    work: str
+    enclave_size: str
+    trusted: Mapping[str, str]
+
+
+def render(content: Content) -> str:
+    """Return the manifest's text."""
+    if content.work == "host":
+        work_mount = f"{{ path = {_toml(WORK_PLACE)}, uri = {_uri(WORK)} }}"
+        allowed = [f"file:{REGISTRATION}", f"file:{WORK}/"]
+    else:
+        work_mount = (
+            f'{{ type = "encrypted", path = {_toml(WORK_PLACE)}, uri = {_uri(WORK)}, key_name = "work" }}'
+        )
+        allowed = [f"file:{REGISTRATION}"]
+    return _TEMPLATE.format(
+        name=content.name,
+        entrypoint=_toml(content.entrypoint),
+        argv=_toml(list(content.argv)),
+        libos_uri=_uri(f"{IMAGE}/{content.libos}"),
+        libos_sha256=_toml(content.trusted[content.libos]),
+        environment="\n".join(
+            f"{key} = {_toml(value)}" for key, value in sorted(content.environment.items())
+        ),
+        root_uri=_uri(f"{IMAGE}/root"),
+        work_place=_toml(WORK_PLACE),
+        scratch_place=_toml(SCRATCH_PLACE),
+        scratch_uri=_uri(SCRATCH),
+        data_place=_toml(DATA_PLACE),
+        data_uri=_uri(DATA),
+        work_mount=work_mount,
+        registration_place=_toml(REGISTRATION_PLACE),
+        registration_uri=_uri(REGISTRATION),
+        isv_prod_id=ISV_PROD_ID,
+        isv_svn=ISV_SVN,
+        enclave_size=content.enclave_size,
+        allowed=_toml(allowed),
+        trusted=",\n".join(
+            f"  {{ uri = {_uri(f'{IMAGE}/{path}')}, sha256 = {_toml(digest)} }}"
+            for path, digest in sorted(content.trusted.items())
+            if path.startswith("root/")
+        ),
+    )
+
+
+def hash_tree(image: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of an image's ``root`` and ``gramine``, by path relative to it."""
+    hashes = {}
+    for top in ("gramine", "root"):
+        for path in sorted((image / top).rglob("*")):
+            if path.is_file():
+                with path.open("rb") as file:
+                    hashes[path.relative_to(image).as_posix()] = hashlib.file_digest(
+                        file, "sha256"
+                    ).hexdigest()
+    return hashes
+
+
+def _uri(path: str) -> str:
+    return _toml(f"file:{path}")
+
+
+def _toml(value: str | list[str]) -> str:
+    # JSON's strings and arrays of strings are TOML's.
+    return json.dumps(value)

@@ -1,0 +1,179 @@
+"""Entry point inside Gramine, and the one place for everything that ipykernel needs to be told there.
+
+Started by Gramine itself: the manifest fixes these arguments, and nothing of the host's command line or
+environment gets in. The one thing the host says is in a small mounted file: where to register, and which of
+the keys that this kernel may have anyway opens its data mount. All else it learns from the
+provisioner's challenge, and its quote binds it.
+
+Handled elsewhere, because an option does it: ``MALLOC_ARENA_MAX`` (the manifest's environment), byte code
+and time stamps (:mod:`sealbook.image.archives`), the number of files (the same), no parent process to poll
+(:mod:`sealbook.jupyter.liveness`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import psutil
+import zmq
+from ipykernel.heartbeat import Heartbeat
+from traitlets import Type, default
+
+from sealbook import session
+from sealbook.attestation.gramine import MOUNT_KEY_BYTES, mount_key, open_attester, set_mount_key
+from sealbook.encoding import parse_json
+from sealbook.errors import InputError, SealbookError
+from sealbook.jupyter.kernel import AttestedKernel, AttestedShell
+from sealbook.jupyter.kernelapp import AttestedKernelApp
+
+#: Where the manifest mounts the launch parameters; see :mod:`sealbook.image.manifest`.
+PARAMETERS = Path("/run/sealbook/registration")
+
+_MAX_PARAMETERS = 4096
+
+#: The version of a key that a data mount is encrypted under. Rotation would make its files unreadable.
+_DATA_KEY_VERSION = 1
+
+
+class GramineShell(AttestedShell):
+    """The shell of a kernel in Gramine."""
+
+    # Gramine has no pseudo-terminals, which the stock way to run `!cmd` needs; a plain subprocess does not.
+    system = AttestedShell.system_raw
+
+
+class GramineKernel(AttestedKernel):
+    """A kernel that can be interrupted in Gramine."""
+
+    shell_class = Type(GramineShell)
+
+    def _send_interrupt_children(self) -> None:
+        """Interrupt the cell that runs, and the subprocesses it waits for.
+
+        Stock sends SIGINT to the process group. In Gramine the kernel is process 1 of group 1, for which that
+        means every other process (kill(2), pid -1), and a signal to the process does not wake a
+        main thread that waits; one to the thread does.
+        """
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error, OSError):  # it ended in between
+                child.send_signal(signal.SIGINT)
+        main_thread = threading.main_thread().ident
+        if main_thread is not None:
+            signal.pthread_kill(main_thread, signal.SIGINT)
+
+
+def bind(server: zmq.Socket[Any], ip: str, port: int) -> int:
+    """Bind a ZMQ socket to an address, without asking for the machine's network interfaces.
+
+    libzmq looks an address up among the interfaces (getifaddrs), for which Gramine has no netlink sockets,
+    and aborts the process. With a socket that listens already (ZMQ_USE_FD) it does not.
+
+    Returns
+    -------
+    int
+        The port, chosen by the system if `port` is 0.
+    """
+    try:
+        listener = socket.create_server((ip, port), backlog=128)
+    except OSError as error:
+        raise zmq.ZMQError(error.errno) from None
+    listener.setblocking(False)
+    found: int = listener.getsockname()[1]
+    server.setsockopt(zmq.USE_FD, listener.detach())
+    server.bind(f"tcp://{ip}:{found}")
+    return found
+
+
+class GramineHeartbeat(Heartbeat):
+    """A heartbeat that binds as :func:`bind` does."""
+
+    def _try_bind_socket(self) -> None:
+        bind(self.socket, self.ip, self.port)
+
+
+class GramineKernelApp(AttestedKernelApp):
+    """Start an attested kernel in Gramine."""
+
+    kernel_class = Type(GramineKernel)
+    heartbeat_class = GramineHeartbeat
+
+    _data_key: str | None = None
+
+    @default("ip")
+    def _ip_default(self) -> str:
+        # Stock looks for it among the network interfaces; see `bind`.
+        return "127.0.0.1"
+
+    def parse_command_line(self, argv: list[str] | None = None) -> None:
+        """Take the launch parameters from their file; the command line is the manifest's."""
+        try:
+            address, self._data_key = read_parameters(PARAMETERS)
+        except SealbookError as error:
+            self._end(str(error))
+        super().parse_command_line([f"--registration={address}"])
+
+    def write_connection_file(self, **kwargs: Any) -> None:
+        """Register; once the evidence was accepted, open the data mount."""
+        super().write_connection_file(**kwargs)
+        if self._data_key is not None:
+            self._open_data_mount(self._data_key)
+
+    def _try_bind_socket(self, s: zmq.Socket[Any], port: int) -> int:
+        return bind(s, self.ip, port)
+
+    def _open_data_mount(self, name: str) -> None:
+        """Ask the broker for the mount's key; without it /data stays closed, and the kernel goes on."""
+        try:
+            key = session.current().keys.get(name, _DATA_KEY_VERSION)
+            set_mount_key("data", mount_key(key.secret, "data"))
+        except SealbookError as error:
+            self.log.warning("The directory /data stays closed: %s", error)
+
+
+def read_parameters(path: Path) -> tuple[str, str | None]:
+    """Return the address to register at and the name of the data mount's key; both are untrusted.
+
+    Raises
+    ------
+    InputError
+        The file is missing, too long or says anything else.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_PARAMETERS + 1)
+    except OSError:
+        raise InputError(
+            "This kernel runs inside Gramine and is started by its provisioner: choose it in JupyterLab or "
+            "run `papermill -k sealbook-gramine-sgx`."
+        ) from None
+    parsed = parse_json(data, what="The launch parameters", max_bytes=_MAX_PARAMETERS)
+    if not isinstance(parsed, dict) or set(parsed) != {"registration", "data_key"}:
+        raise InputError("The launch parameters are not a registration address and a key's name.")
+    address, data_key = parsed["registration"], parsed["data_key"]
+    if not isinstance(address, str) or not isinstance(data_key, str | None):
+        raise InputError("The launch parameters are not a registration address and a key's name.")
+    return address, data_key
+
+
+def main() -> None:
+    """Start the kernel; returns when it ended."""
+    try:
+        # Before anything writes there: a file that is opened without a key stays unusable. The key never
+        # leaves this enclave and ends with it.
+        set_mount_key("scratch", os.urandom(MOUNT_KEY_BYTES))
+        attester = open_attester()
+    except SealbookError as error:
+        sys.stderr.write(f"sealbook kernel: {error}\n")
+        sys.exit(2)
+    GramineKernelApp.launch_instance(attester=attester)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""A stand-in for an installed Gramine: programs of its names, which run nothing in any library OS.
+
+They answer and write what sealbook reads of the real ones, so that everything up to the run itself is
+tested on machines without Gramine. The enclave hash that the signer writes is a hash over the
+manifest: it changes whenever a measured thing changes, and is no measurement of SGX.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+VERSION = "1.9"
+
+#: What gramine-direct and gramine-sgx do beside telling their version; each is run with ``PLACE``, the
+#: directory of the stand-in, because nothing but PATH reaches it through the environment.
+NOTHING = ""
+
+_RUN = """\
+import sys
+if sys.argv[1:] == ["--version"]:
+    print({banner!r})
+    sys.exit(0)
+PLACE = {place!r}
+exec(open(PLACE + "/behaviour.py").read())
+"""
+
+_MANIFEST = """\
+import sys
+assert sys.argv[1:3] == ["--no-check", "-c"], sys.argv
+assert "gramine.runtimedir()" in sys.argv[3] and "gramine.libos" in sys.argv[3]
+print({answer!r})
+"""
+
+_SIGN = """\
+import argparse, hashlib, struct, sys
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+parser = argparse.ArgumentParser()
+for name in ("manifest", "output", "sigfile", "key", "date"):
+    parser.add_argument("--" + name, required=True)
+options = parser.parse_args()
+try:
+    key = load_pem_private_key(open(options.key, "rb").read(), None)
+except (OSError, ValueError):
+    sys.exit("Traceback of the signer\\nThe key cannot be read.")
+text = open(options.manifest, "rb").read()
+open(options.output, "wb").write(text)
+numbers = key.public_key().public_numbers()
+assert (key.key_size, numbers.e, options.date) == (3072, 3, "0000-00-00")
+sigstruct = bytearray(1808)
+sigstruct[0:16] = bytes.fromhex("06000000e10000000000010000000000")
+sigstruct[128:512] = numbers.n.to_bytes(384, "little")
+struct.pack_into("<I", sigstruct, 512, 3)
+sigstruct[928] = 0x04  # 64 bit, no debugging
+sigstruct[960:992] = hashlib.sha256(text).digest()
+struct.pack_into("<HH", sigstruct, 1024, 1, 1)
+open(options.sigfile, "wb").write(sigstruct)
+"""
+
+
+class GramineStandIn:
+    """A directory with the stand-in's programs, library OS and C library."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.programs = place / "bin"
+        self.runtime = place / "runtime"
+        self.libos = place / "libsysdb.so"
+        for directory in (self.programs, self.runtime):
+            directory.mkdir(parents=True)
+        # No name of a library of the system: what is linked with those is still run by the tests.
+        (self.runtime / "libstandin_gramine.so").write_text("a C library\n")
+        self.libos.write_text("a library OS\n")
+        self.say_version(VERSION)
+        answer = f'runtime = "{self.runtime}"\nlibos = "{self.libos}"'
+        self.program("gramine-manifest", _MANIFEST.format(answer=answer))
+        self.program("gramine-sgx-sign", _SIGN)
+        self.behave(NOTHING)
+
+    @property
+    def path(self) -> str:
+        """PATH with the stand-in before the system's programs."""
+        return f"{self.programs}:/usr/bin:/bin"
+
+    def program(self, name: str, code: str) -> Path:
+        """Write a program in Python."""
+        (self.place / f"{name}.py").write_text(code)
+        file = self.programs / name
+        # -S would be faster, and the signer needs site-packages.
+        quick = "" if name == "gramine-sgx-sign" else "-S "
+        file.write_text(f'#!/bin/sh\nexec "{sys.executable}" -E {quick}"{self.place}/{name}.py" "$@"\n')
+        file.chmod(0o755)
+        return file
+
+    def say_version(self, version: str) -> None:
+        """Make it another version of Gramine."""
+        for name in ("gramine-direct", "gramine-sgx"):
+            self.program(name, _RUN.format(banner=f"Gramine {version} (stand-in)", place=str(self.place)))
+
+    def behave(self, code: str) -> None:
+        """Say what its gramine-direct and gramine-sgx do instead of running a program."""
+        (self.place / "behaviour.py").write_text(code)
+
+    @contextmanager
+    def on_path(self) -> Iterator[None]:
+        """Let this process find it."""
+        with mock.patch.dict(os.environ, PATH=self.path):
+            yield
+
+
+def signing_key(path: Path) -> Path:
+    """Write a key as SGX asks for."""
+    path.touch(mode=0o600)
+    path.write_bytes(
+        rsa.generate_private_key(3, 3072).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
+        )
+    )
+    return path
+
+
+def mrsigner(key: Path) -> bytes:
+    """Return what SGX calls the signer: the hash of the modulus, little-endian."""
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    assert isinstance(private, rsa.RSAPrivateKey)
+    return hashlib.sha256(private.public_key().public_numbers().n.to_bytes(384, "little")).digest()
+
+
+def sigstruct(*, mrenclave: bytes, modulus: bytes, product: int, version: int, flags: int = 0x04) -> bytes:
+    """Return a SIGSTRUCT with these fields and other bytes everywhere else."""
+    filled = bytearray(b"\xa5" * 1808)
+    filled[128:512] = modulus
+    filled[928:936] = struct.pack("<Q", flags)
+    filled[960:992] = mrenclave
+    filled[1024:1028] = struct.pack("<HH", product, version)
+    return bytes(filled)
