@@ -92,3 +92,21 @@ def keyring(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(session, "_current", session.UnattestedSession(lambda: keyring))
     yield keyring
     session.detach()
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Iterator[Any]:
+    """A stand-in for an installed Gramine, on the PATH."""
+    from gramine_stand_in import GramineStandIn
+
+    gramine = GramineStandIn(tmp_path / "gramine")
+    with gramine.on_path():
+        yield gramine
+
+
+@pytest.fixture(scope="session")
+def signing_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key that signs images."""
+    from gramine_stand_in import signing_key
+
+    return signing_key(tmp_path_factory.mktemp("key") / "key.pem")

@@ -11,19 +11,19 @@ import hashlib
 import os
 import struct
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-VERSION = "1.9"
+from sealbook.image.build import Recipe, build
+from sealbook.image.image import Image
 
-#: What gramine-direct and gramine-sgx do beside telling their version; each is run with ``PLACE``, the
-#: directory of the stand-in, because nothing but PATH reaches it through the environment.
-NOTHING = ""
+VERSION = "1.9"
 
 _RUN = """\
 import sys
@@ -85,22 +85,31 @@ class GramineStandIn:
         answer = f'runtime = "{self.runtime}"\nlibos = "{self.libos}"'
         self.program("gramine-manifest", _MANIFEST.format(answer=answer))
         self.program("gramine-sgx-sign", _SIGN)
-        self.behave(NOTHING)
+        self.behave("")
 
     @property
     def path(self) -> str:
         """PATH with the stand-in before the system's programs."""
         return f"{self.programs}:/usr/bin:/bin"
 
-    def program(self, name: str, code: str) -> Path:
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the program that was started last got from whoever started it."""
+        entries = (self.place / "environ").read_bytes().decode().split("\0")
+        return dict(entry.split("=", 1) for entry in entries if entry)
+
+    def program(self, name: str, code: str) -> None:
         """Write a program in Python."""
         (self.place / f"{name}.py").write_text(code)
         file = self.programs / name
-        # -S would be faster, and the signer needs site-packages.
-        quick = "" if name == "gramine-sgx-sign" else "-S "
-        file.write_text(f'#!/bin/sh\nexec "{sys.executable}" -E {quick}"{self.place}/{name}.py" "$@"\n')
+        # The signer needs site-packages, the others start faster without. The environment is kept as it
+        # came, before the shell and Python add to it.
+        quick = "" if name == "gramine-sgx-sign" else "-S"
+        file.write_text(
+            f'#!/bin/sh\n/bin/cat /proc/$$/environ >"{self.place}/environ"\n'
+            f'exec "{sys.executable}" -B -E {quick} "{self.place}/{name}.py" "$@"\n'
+        )
         file.chmod(0o755)
-        return file
 
     def say_version(self, version: str) -> None:
         """Make it another version of Gramine."""
@@ -108,7 +117,10 @@ class GramineStandIn:
             self.program(name, _RUN.format(banner=f"Gramine {version} (stand-in)", place=str(self.place)))
 
     def behave(self, code: str) -> None:
-        """Say what its gramine-direct and gramine-sgx do instead of running a program."""
+        """Say what its gramine-direct and gramine-sgx do instead of running a program.
+
+        ``PLACE`` is the stand-in's directory, because nothing but PATH reaches it through the environment.
+        """
         (self.place / "behaviour.py").write_text(code)
 
     @contextmanager
@@ -146,3 +158,35 @@ def sigstruct(*, mrenclave: bytes, modulus: bytes, product: int, version: int, f
     filled[960:992] = mrenclave
     filled[1024:1028] = struct.pack("<HH", product, version)
     return bytes(filled)
+
+
+def small_image(output: Path, *, force: bool = False, **recipe: Any) -> Image:
+    """Build an image whose interpreter, packages, programs and libraries are a line of text each.
+
+    All the rest is built as ever, with the Gramine on PATH.
+    """
+
+    def put(root: Path, *names: str) -> None:
+        for name in names:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(f"what stands for {name}\n")
+            (root / name).chmod(0o755)
+
+    def put_programs(root: Path) -> list[Path]:
+        put(root, "bin/sh")
+        return []
+
+    def put_libraries(root: Path, binaries: Iterable[Path], runtime: Path) -> None:
+        for path in runtime.iterdir():
+            put(root, f"lib/{path.name}")
+            (root / "lib" / path.name).write_bytes(path.read_bytes())
+
+    with ExitStack() as stack:
+        for function, stand_in in {
+            "distributions.collect": lambda roots: [],
+            "interpreter.install": lambda root: put(root, "python/bin/python3", "python/lib/python311.zip"),
+            "programs.install": put_programs,
+            "libraries.install": put_libraries,
+        }.items():
+            stack.enter_context(mock.patch(f"sealbook.image.{function}", stand_in))
+        return build(Recipe(**recipe), output, force=force)

@@ -68,7 +68,7 @@ def build(
     facts = image.facts
     if console.emit({"image": str(image.path), "mrenclave": facts.mrenclave, "mrsigner": facts.mrsigner}):
         return
-    console.line(f"Image: {image.path}")
+    console.line(f"Image: {image.path} ({', '.join(facts.layers)}: {len(facts.packages)} packages)")
     console.line(f"Measurement: {facts.mrenclave}")
     console.line(f"Signer: {facts.mrsigner or 'not signed: say --key to run it on SGX'}")
     console.line(f"Policies: {image.policy('gramine-sgx')}, {image.policy('gramine-direct')}")

@@ -26,7 +26,7 @@ from sealbook.errors import InputError, RefusedError
 #: Layers of an image, one for each purpose, in the order in which they build upon each other.
 LAYERS: dict[str, tuple[str, ...]] = {
     "kernel": ("sealbook",),
-    "data": ("numpy", "pandas", "pyarrow", "matplotlib"),
+    "data": ("numpy", "pandas", "pyarrow", "matplotlib", "jinja2"),
     "learn": ("scikit-learn", "skops", "xgboost-cpu"),
     "tensorflow": ("tensorflow-cpu", "keras"),
 }

@@ -16,6 +16,9 @@ from pathlib import Path
 _PAGE = 4096
 _PT_LOAD = 1
 
+#: More than any library's gap; what says so is damaged.
+_MOST_MISSING = 64 << 20
+
 # ELF-64 Object File Format, version 1.5, figures 2 and 6.
 _MAGIC = b"\x7fELF\x02\x01"
 _HEADER = struct.Struct("<32xQ14xHH6x")
@@ -25,10 +28,12 @@ _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
 def pad(path: Path) -> None:
     """Append zeros to an ELF file as far as its segments' gaps reach; other files are left as they are."""
     with path.open("r+b") as file:
-        missing = _furthest_gap(file.read(1 << 20)) - path.stat().st_size
-        if missing > 0:
-            file.seek(0, 2)
-            file.write(bytes(missing))
+        try:
+            wanted = _furthest_gap(file.read(1 << 20))
+        except (struct.error, OverflowError):  # truncated or damaged: nothing that could be loaded
+            return
+        if 0 < wanted - path.stat().st_size <= _MOST_MISSING:
+            file.truncate(wanted)
 
 
 def _furthest_gap(start: bytes) -> int:

@@ -169,5 +169,7 @@ def _uri(path: str) -> str:
 
 
 def _toml(value: str | list[str]) -> str:
-    # JSON's strings and arrays of strings are TOML's.
-    return json.dumps(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    # JSON's strings are TOML's, except for what JSON writes as two surrogates.
+    return '"' + "".join(json.dumps(c)[1:-1] if c <= "\uffff" else f"\\U{ord(c):08x}" for c in value) + '"'

@@ -54,7 +54,7 @@ class GramineKernel(AttestedKernel):
 
     shell_class = Type(GramineShell)
 
-    def _send_interrupt_children(self) -> None:
+    def _signal_interrupt(self) -> None:
         """Interrupt the cell that runs, and the subprocesses it waits for.
 
         Stock sends SIGINT to the process group. In Gramine the kernel is process 1 of group 1, for which that

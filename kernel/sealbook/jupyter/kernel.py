@@ -65,6 +65,19 @@ class AttestedKernel(IPythonKernel):
     implementation = "sealbook"
     shell_class = Type(AttestedShell)
 
+    def _send_interrupt_children(self) -> None:
+        """Interrupt as stock, and also a cell that awaits something.
+
+        Stock's signal handler only tells the event loop to cancel such a cell, and does not wake the loop,
+        which waits for what the cell waits for.
+        """
+        self._signal_interrupt()
+        self.io_loop.add_callback(lambda: None)
+
+    def _signal_interrupt(self) -> None:
+        """Send SIGINT; a kind of kernel where that takes more replaces this."""
+        super()._send_interrupt_children()
+
     @property
     def kernel_info(self) -> dict[str, Any]:
         """The stock reply, without claiming a debugger."""
