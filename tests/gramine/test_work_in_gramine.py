@@ -40,7 +40,11 @@ def test_pictures_tables_and_time_zones_work_and_a_big_process_makes_others(
         assert "Figure" in ran.text
         assert ran.error is None
         # With Pillow's libXau loaded: see sealbook.image.elf.
-        assert run(client, "!echo a child").text == "a child\n"
+        text = run(client, "!echo a child").text
+        if int(Path("/proc/sys/vm/max_map_count").read_text()) < 1 << 20:
+            assert "sysctl -w vm.max_map_count" in text
+        else:
+            assert text == "a child\n"
 
 
 def test_numpy_is_interrupted(full_kernel: str) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
-
-import dcap_qvl
+from typing import TYPE_CHECKING, Any
 
 from sealbook.attestation.collateral_memory import CollateralAge
 from sealbook.attestation.result import PlatformFacts
+
+if TYPE_CHECKING:
+    import dcap_qvl
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import dcap_qvl
 from cryptography import x509
 
 from sealbook.attestation.pem import read_chain, write_chain
 from sealbook.attestation.quote import Quote
 from sealbook.encoding import canonical_json, parse_json
 from sealbook.errors import InputError, RefusedError
+
+if TYPE_CHECKING:
+    import dcap_qvl
+
 
 #: The whole document; Intel's has about 15 KiB.
 MAX_COLLATERAL_BYTES = 4 * 1024 * 1024
@@ -163,6 +166,8 @@ class Collateral:
         MalformedCollateralError
             A chain cannot be read.
         """
+        import dcap_qvl
+
         chains = {
             name: write_chain(self.issuer_chain(name)).decode()
             for name in ("pck_crl", "tcb_info", "qe_identity")

@@ -22,12 +22,16 @@ import hashlib
 import struct
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import dcap_qvl
 from cryptography import x509
 
 from sealbook.attestation.pem import is_chain, read_chain, write_chain
 from sealbook.errors import RefusedError
+
+if TYPE_CHECKING:
+    import dcap_qvl
+
 
 #: Longer input is refused unread. Real quotes have about 4,700 bytes.
 MAX_QUOTE_BYTES = 16 * 1024
@@ -227,6 +231,9 @@ class Quote:
         MalformedQuoteError
             The chain cannot be read, or the certificate has no such extension.
         """
+        # Here and not at the top: only who verifies needs it, and a kernel's start would wait for it.
+        import dcap_qvl
+
         try:
             return dcap_qvl.parse_pck_extension_from_pem(write_chain(self.certificates))
         except ValueError:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-
-import dcap_qvl
+from typing import TYPE_CHECKING
 
 from sealbook.attestation.claims import VerifiedClaims
 from sealbook.attestation.collateral import Collateral, MalformedCollateralError
 from sealbook.attestation.policy import Policy
 from sealbook.attestation.quote import MalformedQuoteError, Quote
 from sealbook.attestation.result import Refusal
+
+if TYPE_CHECKING:
+    import dcap_qvl
+
 
 #: What dcap-qvl says of every fault in a chain; our own checks usually know better which it is.
 CHAIN = "chain"
@@ -124,6 +127,8 @@ def verify_signatures(
         return VerifiedClaims.read(claims), []
     except ValueError as error:
         strict = str(error)
+    import dcap_qvl
+
     try:
         # Same moment again: the policy's clock is separate from the verifier's in dcap-qvl.
         claims_only = dcap_qvl.QuotePolicy.claims_only(seconds)
@@ -141,6 +146,8 @@ def verify_signatures(
 
 def _dcap_policy(policy: Policy, seconds: int) -> dcap_qvl.QuotePolicy:
     tcb = policy.tcb
+    import dcap_qvl
+
     rules = dcap_qvl.QuotePolicy.strict(seconds)
     for status in tcb.allowed_statuses:
         rules = rules.allow_status(status)

@@ -11,8 +11,7 @@ accepts that, and such a policy accepts nothing else; the result then claims not
 from __future__ import annotations
 
 from datetime import UTC, datetime
-
-import dcap_qvl
+from typing import TYPE_CHECKING
 
 from sealbook.attestation import checks
 from sealbook.attestation.claims import VerifiedClaims
@@ -37,6 +36,10 @@ from sealbook.attestation.signatures import CHAIN, DCAP_POLICY, verify_signature
 from sealbook.attestation.unattested import UnattestedStatement, is_statement
 from sealbook.errors import RefusedError
 
+if TYPE_CHECKING:
+    import dcap_qvl
+
+
 _SUSPECT = "Do not trust this evidence; attest again, and if it stays so, treat the platform as compromised."
 
 
@@ -55,6 +58,8 @@ class Verifier:
         self._policy = policy
         self._memory = memory
         # Intel's root is dcap-qvl's own copy. None where no quote is ever accepted.
+        import dcap_qvl
+
         self._dcap: dcap_qvl.QuoteVerifier | None = None
         if policy.trust_root.kind == "intel":
             self._dcap = dcap_qvl.QuoteVerifier()

@@ -1,14 +1,15 @@
 """Imports modules from archives; runs inside an image, as its ``sitecustomize``.
 
-Gramine reads and hashes a measured file completely when it is first looked up. Code therefore lies in
-archives, one for each package and apart from its source, so that few files are measured and little is read:
-``.code/NAME.zip`` holds byte code, ``.source/NAME.zip`` what tracebacks and ``??`` show. Extension modules
-and data stay files where they always are, and modules keep the ``__file__`` by which packages find
-their data. Uses nothing but :mod:`zipimport` and the interpreter's own finder.
+Gramine reads and hashes a measured file completely when it is first looked up, and to list a directory is
+to look up all of it. Code therefore lies in archives, one for each package and apart from its source, so that
+few files are measured and little is read, and no directory is listed to find a module: ``.code/NAME.zip``
+holds byte code, ``.source/NAME.zip`` what tracebacks and ``??`` show. Extension modules and data stay files
+where they always are, and modules keep the ``__file__`` by which packages find their data.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import zipimport
 
@@ -16,7 +17,6 @@ import zipimport
 from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import (
     EXTENSION_SUFFIXES,
-    SOURCE_SUFFIXES,
     ExtensionFileLoader,
     FileFinder,
     SourceFileLoader,
@@ -35,8 +35,8 @@ CODE, SOURCE = ".code", ".source"
 #: Archive of the modules that are no packages.
 SINGLE = "__modules__"
 
-_STANDARD_LIBRARY = f"/python{sys.version_info.major}.{sys.version_info.minor}"
-_LIBRARIES = [entry for entry in sys.path if entry.endswith((_STANDARD_LIBRARY, "/site-packages"))]
+#: The standard library and site-packages.
+_LIBRARIES = [entry for entry in sys.path if os.path.isdir(f"{entry}/{CODE}")]  # noqa: PTH112 - see below
 
 
 class ArchivedLoader(SourceFileLoader):
@@ -60,48 +60,48 @@ class ArchivedLoader(SourceFileLoader):
 
 
 class ArchivedFinder:
-    """The finder of one directory: of its files, as ever, and of what an archive has of it."""
+    """The finder of one directory: of what an archive has of it, and of its extension modules."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._library = next(entry for entry in reversed(_LIBRARIES) if path.startswith(entry))
-        self._files = FileFinder(
-            path, (ExtensionFileLoader, EXTENSION_SUFFIXES), (SourceFileLoader, SOURCE_SUFFIXES)
-        )
 
     def find_spec(self, fullname: str, target: ModuleType | None = None) -> Any:
-        """Find a file (an extension module, for most packages), then the archive's code."""
-        spec = self._files.find_spec(fullname, target)
-        if spec is not None and spec.loader is not None:
-            return spec
+        """Find a module; an archive has none of which there is an extension module, too."""
         name = fullname.rpartition(".")[2]
+        place = f"{self._path}/{name}"
+        namespace = False
         for archive in self._archives(name):
             found = archive.find_spec(fullname)
-            if found is not None:
-                return self._spec(fullname, f"{self._path}/{name}", archive, found)
+            if found is not None and found.loader is not None:
+                return self._spec(
+                    fullname, place, archive, package=found.submodule_search_locations is not None
+                )
+            namespace = namespace or found is not None
+        for suffix in EXTENSION_SUFFIXES:
+            if os.path.isfile(place + suffix):  # noqa: PTH113 - importing pathlib takes longer
+                loader = ExtensionFileLoader(fullname, place + suffix)
+                return spec_from_file_location(fullname, place + suffix, loader=loader)
+        if not namespace and not os.path.isdir(place):  # noqa: PTH112 - see above
+            return None
+        # A directory without a module of its own, such as google or jaraco, in the archive or with data only.
+        spec = ModuleSpec(fullname, None, is_package=True)
+        spec.submodule_search_locations = [place]
         return spec
-
-    def invalidate_caches(self) -> None:
-        """Forget the directory's content; :func:`importlib.invalidate_caches` asks."""
-        self._files.invalidate_caches()
 
     def iter_modules(self, prefix: str = "") -> Iterator[tuple[str, bool]]:
         """Yield name and whether it is a package; :func:`pkgutil.iter_modules` asks."""
         from pkgutil import iter_importer_modules  # type: ignore[attr-defined]
 
+        files = FileFinder(self._path, (ExtensionFileLoader, EXTENSION_SUFFIXES))
         seen = set()
-        for finder in (self._files, *self._archives(None)):
+        for finder in (files, *self._archives(None)):
             for name, package in iter_importer_modules(finder, prefix):
                 if name not in seen:
                     seen.add(name)
                     yield name, package
 
-    def _spec(self, fullname: str, place: str, archive: zipimport.zipimporter, found: Any) -> Any:
-        if found.loader is None:  # a directory without a module of its own, such as google or jaraco
-            spec = ModuleSpec(fullname, None, is_package=True)
-            spec.submodule_search_locations = [place]
-            return spec
-        package = found.submodule_search_locations is not None
+    def _spec(self, fullname: str, place: str, archive: zipimport.zipimporter, *, package: bool) -> Any:
         file = f"{place}/__init__.py" if package else f"{place}.py"
         return spec_from_file_location(
             fullname,

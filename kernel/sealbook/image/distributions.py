@@ -107,18 +107,20 @@ def collect(roots: Iterable[str]) -> list[Package]:
         A file is not the one that was installed.
     """
     found: dict[NormalizedName, metadata.Distribution] = {}
-    pending = [canonicalize_name(root) for root in roots]
+    seen: set[tuple[NormalizedName, str]] = set()
+    pending = [(canonicalize_name(root), "") for root in roots]
     while pending:
-        name = pending.pop()
-        if name in found or name in LEFT_OUT:
+        name, extra = pending.pop()
+        if (name, extra) in seen or name in LEFT_OUT:
             continue
+        seen.add((name, extra))
         try:
             found[name] = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             raise InputError(
                 f"The package {name} is needed and not installed: install it, or choose other layers."
             ) from None
-        pending += _required(found[name])
+        pending += _required(found[name], extra)
     return [
         Package(name, distribution.version, tuple(_files(name, distribution)))
         for name, distribution in sorted(found.items())
@@ -166,18 +168,20 @@ def check_lock(packages: Iterable[Package], lock: Path) -> None:
             )
 
 
-def _required(distribution: metadata.Distribution) -> Iterator[NormalizedName]:
-    environment = {key: str(value) for key, value in default_environment().items()} | {"extra": ""}
+def _required(distribution: metadata.Distribution, extra: str = "") -> Iterator[tuple[NormalizedName, str]]:
+    """Yield what a distribution with an extra (or none) requires here: name and extra."""
+    environment = {key: str(value) for key, value in default_environment().items()} | {"extra": extra}
     for text in distribution.requires or ():
         requirement = Requirement(text)
         if requirement.marker is None or requirement.marker.evaluate(environment):
-            yield canonicalize_name(requirement.name)
+            for each in ("", *requirement.extras):
+                yield canonicalize_name(requirement.name), each
 
 
 def _files(name: NormalizedName, distribution: metadata.Distribution) -> Iterator[PackageFile]:
     if name == "sealbook":
         yield from _own_files()
-    keeps_stubs = "lazy-loader" in set(_required(distribution))
+    keeps_stubs = ("lazy-loader", "") in set(_required(distribution))
     for file in distribution.files or ():
         target = PurePosixPath(file)
         if not _kept(target, keeps_stubs):

@@ -235,9 +235,10 @@ class Image:
                 return
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise RefusedError(_changed(path, error.strerror or "cannot be read")) from None
-        if not hmac.compare_digest(found, digest):
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            cause = getattr(error, "strerror", None) or "cannot be read"
+            raise RefusedError(_changed(path, cause)) from None
+        if not hmac.compare_digest(found.encode(), digest.encode()):
             raise RefusedError(_changed(path, "has another content"))
 
 

@@ -48,12 +48,13 @@ def launch_directory(
         Name of the key of the data mount.
     """
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _sweep(parent)
-    place = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-    # Held as long as this process lives, so that nobody sweeps it.
-    lock = os.open(place / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
+    with _alone(parent):
+        _sweep(parent)
+        place = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        # Held as long as this process lives, so that nobody sweeps it.
+        lock = os.open(place / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
         (place / IMAGE).symlink_to(image.absolute(), target_is_directory=True)
         (place / WORK).symlink_to(work.absolute(), target_is_directory=True)
         (place / SCRATCH).mkdir()
@@ -68,6 +69,17 @@ def launch_directory(
     finally:
         os.close(lock)
         shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(parent: Path) -> Iterator[None]:
+    """Let one launcher at a time sweep and make: what is made and not locked yet looks left behind."""
+    directory = os.open(parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
 
 
 def _sweep(parent: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path, PurePosixPath
 
 from sealbook.image import archives
@@ -27,7 +28,7 @@ def install(root: Path, packages: Iterable[Package]) -> list[Path]:
         Where the extension modules and libraries lie on the host.
     """
     code: dict[PurePosixPath, Path] = {}
-    binaries = []
+    binaries, binary_names = [], []
     for package in packages:
         for file in package.files:
             if file.target.suffix == ".py":
@@ -40,6 +41,10 @@ def install(root: Path, packages: Iterable[Package]) -> list[Path]:
             put(file.source, root, place, mode=0o755 if binary else 0o644)
             if binary:
                 binaries.append(file.source)
+                binary_names.append(str(file.target))
+    # Where both are there, Python imports the extension module.
+    compiled = {place.removesuffix(suffix) for place in binary_names for suffix in EXTENSION_SUFFIXES}
+    code = {target: source for target, source in code.items() if str(target.with_suffix("")) not in compiled}
     archives.install(root, SITE_PACKAGES, code)
     return binaries
 

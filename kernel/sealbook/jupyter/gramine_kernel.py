@@ -38,6 +38,9 @@ PARAMETERS = Path("/run/sealbook/registration")
 
 _MAX_PARAMETERS = 4096
 
+#: Mappings for 4 GiB of memory in pages of 4 KiB.
+_MAPPINGS = 1 << 20
+
 #: The version of a key that a data mount is encrypted under. Rotation would make its files unreadable.
 _DATA_KEY_VERSION = 1
 
@@ -45,8 +48,25 @@ _DATA_KEY_VERSION = 1
 class GramineShell(AttestedShell):
     """The shell of a kernel in Gramine."""
 
-    # Gramine has no pseudo-terminals, which the stock way to run `!cmd` needs; a plain subprocess does not.
-    system = AttestedShell.system_raw
+    def system(self, cmd: str) -> None:
+        """Run `!cmd` as a plain subprocess: the stock way needs a pseudo-terminal, and Gramine has none.
+
+        To make a process, Gramine copies all memory of this one, page by page, each a mapping of its own
+        on the host, where vm.max_map_count limits them: with Linux's default a large kernel gets no process.
+        """
+        try:
+            self.system_raw(cmd)
+        except OSError as error:
+            # As a shell says that it found the command and could not run it.
+            self.user_ns["_exit_code"] = 126
+            megabytes = psutil.Process().memory_info().rss >> 20
+            print(
+                f"The command was not run ({error.strerror}): to start it, Gramine copies this kernel's "
+                f"{megabytes} MiB, and the host may allow too few memory mappings for that; run the command "
+                "before large data is loaded, or on the host "
+                f"`sudo sysctl -w vm.max_map_count={_MAPPINGS}`.",
+                file=sys.stderr,
+            )
 
 
 class GramineKernel(AttestedKernel):
