@@ -9,13 +9,15 @@ import sys
 import sysconfig
 import textwrap
 import zipfile
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from sealbook.errors import RefusedError
-from sealbook.image import archived_imports, archives
+from sealbook.image import archived_imports, archives, interpreter, site_packages
 from sealbook.image.archived_imports import CODE, SOURCE
+from sealbook.image.distributions import Package, PackageFile
 
 LIBRARY = PurePosixPath("/lib/site-packages")
 
@@ -30,17 +32,14 @@ MODULES = {
     "space/one/__init__.py": "NAME = __name__\n",
     "space/two/inner/leaf.py": "NAME = __name__\n",
     "pack/bare/leaf.py": "NAME = __name__\n",
-    # A file and a module of the same name: the file wins, as extension modules do.
     "mixed/__init__.py": "",
-    "mixed/both.py": "KIND = 'archive'\n",
-    "mixed/_extension.py": "KIND = 'archive'\n",
     "mixed/data/__init__.py": "",
     # Does not compile: a template, as packages have them.
     "pack/template.py": "def {{ name }}():\n    pass\n",
     "pack/sets.py": "def f(x):\n    return x in {'a', 'b', 'c', 'd', 'e', 'f', 'g'}\n",
     "pack/__main__.py": "print('ran', __name__, __file__)\n",
 }
-FILES = {"mixed/both.py": "KIND = 'file'\n", "mixed/data/table.csv": "a,b\n", "pack/note.txt": "a note\n"}
+FILES = {"mixed/data/table.csv": "a,b\n", "pack/note.txt": "a note\n"}
 
 
 def make_tree(root: Path, sources: Path) -> Path:
@@ -159,8 +158,7 @@ def test_a_namespace_has_an_entry_of_its_own(site):
         assert {"space/", "space/two/", "space/two/inner/"} <= set(archive.namelist())
 
 
-def test_a_file_wins_over_the_archive_as_extension_modules_do(site):
-    assert output(site, "import mixed.both; print(mixed.both.KIND)") == "file"
+def test_an_extension_module_is_a_file_and_imported_from_there(site):
     printed = output(
         site,
         """
@@ -172,6 +170,26 @@ def test_a_file_wins_over_the_archive_as_extension_modules_do(site):
     ).split()
     assert printed[0].startswith(str(site / "mixed/_heapq."))
     assert printed[1:] == ["ExtensionFileLoader", "heappush"]
+
+
+def test_of_a_module_that_is_there_compiled_the_source_is_not_packed(tmp_path):
+    """Python imports the extension module where both are there; the archive is looked at first."""
+    suffix = EXTENSION_SUFFIXES[0]
+    names = ("p/__init__.py", "p/fast.py", f"p/fast{suffix}", "p/other.py", "p/plain.so.1", "p/plain.py")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    files = tuple(PackageFile(tmp_path / name, PurePosixPath(name)) for name in names)
+    binaries = site_packages.install(tmp_path / "root", [Package("p", "1", files)])
+    assert binaries == [tmp_path / f"p/fast{suffix}", tmp_path / "p/plain.so.1"]
+    place = tmp_path / "root" / interpreter.SITE_PACKAGES.relative_to("/")
+    with zipfile.ZipFile(place / CODE / "p.zip") as archive:
+        assert [name for name in archive.namelist() if name.endswith("c")] == [
+            "p/__init__.pyc",
+            "p/other.pyc",
+            "p/plain.pyc",
+        ]
+    assert (place / f"p/fast{suffix}").stat().st_mode & 0o777 == 0o755
 
 
 def test_data_is_found_by_importlib_resources(site):
@@ -296,27 +314,6 @@ def test_a_directory_whose_name_only_begins_like_a_librarys_is_another(site, tmp
         """,
         )
         == "FileFinder"
-    )
-
-
-def test_caches_can_be_invalidated(site, tmp_path):
-    copy = tmp_path / "site-packages"
-    shutil.copytree(site, copy)
-    assert (
-        output(
-            copy,
-            """
-        import importlib, pack
-        try:
-            import pack.late
-        except ModuleNotFoundError:
-            open(site + "/pack/late.py", "w").write("")
-            importlib.invalidate_caches()
-        import pack.late
-        print(pack.late.__file__ == site + "/pack/late.py")
-        """,
-        )
-        == "True"
     )
 
 

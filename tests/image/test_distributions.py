@@ -93,6 +93,33 @@ def test_a_file_that_was_edited_after_its_installation_is_refused_by_name(site, 
     assert "pip install --force-reinstall victim==3.1" in str(caught.value)
 
 
+def test_a_missing_file_is_refused_also_where_importlib_does_not_list_it(site):
+    """As from Python 3.12 on, and once importlib_metadata is imported, which keyring does."""
+    pytest.importorskip("importlib_metadata")
+    site.install("victim", {"victim/__init__.py": "", "victim/data.txt": "data"})
+    (site.directory / "victim/data.txt").unlink()
+    with pytest.raises(RefusedError, match=r"data\.txt is not the file"):
+        collect(["victim"])
+
+
+def test_a_package_without_a_record_is_refused(site):
+    site.install("victim", {"victim.py": ""})
+    record = site.directory / "victim-1.0.dist-info/RECORD"
+    record.write_text("")
+    with pytest.raises(RefusedError, match=r"victim 1\.0 was installed without a record"):
+        collect(["victim"])
+    record.unlink()
+    with pytest.raises(RefusedError, match=r"victim 1\.0 was installed without a record"):
+        collect(["victim"])
+
+
+def test_what_an_extra_requires_comes_with_it(site):
+    site.install("uses", {"uses.py": ""}, requires=("has-extra[more]",))
+    site.install("has-extra", {"x.py": ""}, requires=('by-more; extra == "more"', 'no; extra == "other"'))
+    site.install("by-more", {"y.py": ""})
+    assert names(collect(["uses"])) == ["by-more", "has-extra", "uses"]
+
+
 def test_an_edited_data_file_is_refused_too(site):
     site.install("victim", {"victim/__init__.py": "", "victim/data.txt": "data"})
     (site.directory / "victim/data.txt").write_text("other")

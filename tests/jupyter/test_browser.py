@@ -66,7 +66,11 @@ def lab(kernel_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     time.sleep(0.2)
     yield f"http://127.0.0.1:{json.loads(info.read_text())['port']}", token
     process.terminate()
-    process.wait(timeout=30)
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:  # jupyter_server does not end while it has a kernel whose start failed
+        process.kill()
+        process.wait()
 
 
 def first_output(page: Page) -> str:

@@ -296,7 +296,7 @@ def test_commands_run_without_a_pseudo_terminal():
     ran: list[str] = []
     GramineShell.system(SimpleNamespace(system_raw=ran.append), "ls")
     assert ran == ["ls"]
-    assert GramineKernelApp.kernel_class is GramineKernel
+    assert app().kernel_class is GramineKernel
     assert GramineKernel.shell_class.default_value is GramineShell
 
 

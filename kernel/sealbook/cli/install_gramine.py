@@ -109,13 +109,18 @@ def _check_policy(policy: Any, path: Path, image: Any, tee: str) -> None:
         return
     if not policy.attested or policy.simulated:
         raise RefusedError(f"The policy {path} is not for hardware: name one under Intel's root.")
-    mrenclave = bytes.fromhex(image.facts.mrenclave or "")
-    mrsigner = bytes.fromhex(image.facts.mrsigner or "")
-    if not any(
-        identity.mrsigner == mrsigner if identity.mrsigner_only else mrenclave in identity.mrenclave
-        for identity in policy.identities
-    ):
+    if not any(_admits(identity, image.facts) for identity in policy.identities):
         raise RefusedError(
             f"The policy {path} is for another image than {image.path}, whose measurement is "
             f"{image.facts.mrenclave[:16]}...: use the policy {image.policy(tee)}, or the image it is for."
         )
+
+
+def _admits(identity: Any, facts: Any) -> bool:
+    """Tell whether an enclave of this image can pass; the rest of an identity is up to the machine."""
+    return (
+        (identity.mrsigner_only or bytes.fromhex(facts.mrenclave) in identity.mrenclave)
+        and identity.mrsigner in (None, bytes.fromhex(facts.mrsigner))
+        and identity.isv_prod_id in (None, facts.isv_prod_id)
+        and (identity.min_isv_svn or 0) <= facts.isv_svn
+    )

@@ -280,4 +280,8 @@ def _group(path: str) -> str:
         return "interpreter"
     if within.startswith(str(interpreter.PREFIX)):
         return "standard library"
+    if within.startswith(str(site_packages.ZONES)):
+        return "time zones"
+    if within.startswith("/etc/"):
+        return "settings"
     return "libraries" if within.startswith(str(libraries.DIRECTORY)) else "programs"

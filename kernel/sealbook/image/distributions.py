@@ -8,6 +8,7 @@ environment that was tampered with, or edited by hand, makes no image.
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import hmac
 import re
@@ -182,19 +183,32 @@ def _files(name: NormalizedName, distribution: metadata.Distribution) -> Iterato
     if name == "sealbook":
         yield from _own_files()
     keeps_stubs = ("lazy-loader", "") in set(_required(distribution))
-    for file in distribution.files or ():
-        target = PurePosixPath(file)
-        if not _kept(target, keeps_stubs):
-            continue
-        source = Path(str(distribution.locate_file(file)))
-        if file.hash is None:
-            continue  # made at the installation, and not what the wheel held
-        if file.hash.mode != "sha256" or not hmac.compare_digest(_digest(source), file.hash.value):
+    for path, digest in _recorded(name, distribution):
+        target = PurePosixPath(path)
+        if not _kept(target, keeps_stubs) or not digest:
+            continue  # without a hash: made at the installation, and not what the wheel held
+        source = Path(str(distribution.locate_file(path)))
+        if not hmac.compare_digest(f"sha256={_digest(source)}".encode(), digest.encode()):
             raise RefusedError(
                 f"{source} is not the file that {name} {distribution.version} was installed with: "
                 f"install it again (`pip install --force-reinstall {name}=={distribution.version}`)."
             )
         yield PackageFile(source, target)
+
+
+def _recorded(name: NormalizedName, distribution: metadata.Distribution) -> Iterator[tuple[str, str]]:
+    """Yield path and hash of each file in RECORD.
+
+    Not ``distribution.files``, which from Python 3.12 on, and in the importlib_metadata that keyring brings,
+    does not have the files that are missing.
+    """
+    record = distribution.read_text("RECORD")
+    if not record:
+        raise RefusedError(
+            f"{name} {distribution.version} was installed without a record of its files: install it with pip."
+        )
+    for row in csv.reader(record.splitlines()):
+        yield row[0], row[1] if len(row) > 1 else ""
 
 
 def _own_files() -> Iterator[PackageFile]:

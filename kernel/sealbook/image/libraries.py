@@ -25,7 +25,8 @@ def install(root: Path, binaries: Iterable[Path], runtime: Path) -> None:
     runtime
         Gramine's C library, patched to call the library OS.
     """
-    own = {path.name for path in runtime.iterdir() if path.is_file()}
+    # With a version in their name: the others are for linking programs.
+    own = {path.name for path in runtime.iterdir() if path.is_file() and ".so." in path.name}
     for name in sorted(own):
         put(runtime / name, root, DIRECTORY / name, mode=0o755)
     binaries = list(binaries)
