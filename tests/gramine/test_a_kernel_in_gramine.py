@@ -81,6 +81,11 @@ def test_a_python_that_a_cell_starts_is_the_images_own(client: BlockingKernelCli
     assert ran.text.startswith("/python/lib/")
 
 
+def test_packages_cannot_be_added_and_it_says_how(client: BlockingKernelClient) -> None:
+    for magic in ("pip", "conda", "uv"):
+        assert "sealbook image build" in run(client, f"%{magic} install six").text
+
+
 def test_threads_run(client: BlockingKernelClient) -> None:
     code = """
         from concurrent.futures import ThreadPoolExecutor

@@ -143,6 +143,26 @@ def test_the_data_mount_opens_with_its_key_and_stays_closed_without(
         assert run(client, "open('/data/results', 'rb').read(10)").error is not None
 
 
+def test_an_image_can_encrypt_the_notebooks_directory(
+    gramine: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sealbook.broker import Keyring, MemoryStore
+    from sealbook.image.build import Recipe, build
+    from sealbook.jupyter.embedded import embedded_broker
+
+    keyring = Keyring(MemoryStore())
+    monkeypatch.setattr(embedded_broker(), "keyring", keyring)
+    name = start(build(Recipe(work="encrypted"), tmp_path / "image"), data_key="study")
+    keyring.create("study", guard="gramine-direct")
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    with kernel(name, cwd=str(notebooks)) as (_, client):
+        assert run(client, f"open('results', 'wb').write({MARKER!r} * 100)").error is None
+    assert MARKER not in (notebooks / "results").read_bytes()
+    with kernel(name, cwd=str(notebooks)) as (_, client):
+        assert run(client, "open('results', 'rb').read(10)").result == repr(MARKER[:10])
+
+
 def test_a_key_that_asks_for_evidence_is_not_released_to_it(
     client: BlockingKernelClient, policy_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,12 @@ def ensure_gramine(
     problems = opened.problems(tee)
     if problems:
         raise RefusedError(problems[0])
-    if (data is None) != (data_key is None):
+    encrypted = opened.facts.work == "encrypted"
+    if encrypted and data_key is None:
+        raise InputError(
+            f"The image {opened.path} encrypts the notebook's directory: say with --data-key under which key."
+        )
+    if (data is None) != (data_key is None) and not encrypted:
         raise InputError(
             "Say both or none of --data and --data-key: a directory and the key it is encrypted under."
         )

@@ -24,10 +24,17 @@ from typing import Any
 import psutil
 import zmq
 from ipykernel.heartbeat import Heartbeat
+from IPython.core.magic import Magics, line_magic, magics_class
 from traitlets import Type, default
 
 from sealbook import session
-from sealbook.attestation.gramine import MOUNT_KEY_BYTES, mount_key, open_attester, set_mount_key
+from sealbook.attestation.gramine import (
+    DIRECTORY,
+    MOUNT_KEY_BYTES,
+    mount_key,
+    open_attester,
+    set_mount_key,
+)
 from sealbook.encoding import parse_json
 from sealbook.errors import InputError, SealbookError
 from sealbook.jupyter.kernel import AttestedKernel, AttestedShell
@@ -41,12 +48,38 @@ _MAX_PARAMETERS = 4096
 #: Mappings for 4 GiB of memory in pages of 4 KiB.
 _MAPPINGS = 1 << 20
 
+#: The encrypted mounts that a key of the broker opens; the second is there if the image was built so.
+_MOUNTS = ("data", "work")
+
 #: The version of a key that a data mount is encrypted under. Rotation would make its files unreadable.
 _DATA_KEY_VERSION = 1
 
 
+@magics_class
+class PackageMagics(Magics):
+    """The stock magics that install packages, answered; registered over the stock ones."""
+
+    @line_magic("conda")  # type: ignore[arg-type] - typed as if it could not be stacked
+    @line_magic("mamba")
+    @line_magic("micromamba")
+    @line_magic("uv")
+    @line_magic("pip")
+    def install(self, arg_s: str) -> None:
+        """Say how a package gets into an image."""
+        print(
+            "Packages of this kernel are measured and cannot be added while it runs: install them outside, "
+            "in the environment that the image is built from, and there run "
+            "`sealbook image build --force --package NAME`, then `sealbook install` as before."
+        )
+
+
 class GramineShell(AttestedShell):
     """The shell of a kernel in Gramine."""
+
+    def init_magics(self) -> None:
+        """Replace the magics that would try to install packages."""
+        super().init_magics()
+        self.register_magics(PackageMagics)
 
     def system(self, cmd: str) -> None:
         """Run `!cmd` as a plain subprocess: the stock way needs a pseudo-terminal, and Gramine has none.
@@ -140,21 +173,23 @@ class GramineKernelApp(AttestedKernelApp):
         super().parse_command_line([f"--registration={address}"])
 
     def write_connection_file(self, **kwargs: Any) -> None:
-        """Register; once the evidence was accepted, open the data mount."""
+        """Register; once the evidence was accepted, open the encrypted mounts."""
         super().write_connection_file(**kwargs)
         if self._data_key is not None:
-            self._open_data_mount(self._data_key)
+            self._open_mounts(self._data_key)
 
     def _try_bind_socket(self, s: zmq.Socket[Any], port: int) -> int:
         return bind(s, self.ip, port)
 
-    def _open_data_mount(self, name: str) -> None:
-        """Ask the broker for the mount's key; without it /data stays closed, and the kernel goes on."""
+    def _open_mounts(self, name: str) -> None:
+        """Ask the broker for the mounts' key; without it they stay closed, and the kernel goes on."""
         try:
             key = session.current().keys.get(name, _DATA_KEY_VERSION)
-            set_mount_key("data", mount_key(key.secret, "data"))
+            for mount in _MOUNTS:
+                if (DIRECTORY / "keys" / mount).exists():
+                    set_mount_key(mount, mount_key(key.secret, mount))
         except SealbookError as error:
-            self.log.warning("The directory /data stays closed: %s", error)
+            self.log.warning("What is encrypted with the key %s stays closed: %s", name, error)
 
 
 def read_parameters(path: Path) -> tuple[str, str | None]:
