@@ -293,6 +293,15 @@ def test_options_that_contradict_each_other_are_refused(refused, image, tee):
         assert cause in refused(tee, *arguments, status=2)
 
 
+def test_an_image_that_encrypts_the_working_directory_needs_a_key(
+    refused, install, prefix, image, signing_key
+):
+    small_image(image, key=signing_key, work="encrypted", force=True)
+    assert "say with --data-key under which key" in refused("gramine-direct", status=2)
+    install("gramine-direct", "--data-key", "mine")
+    assert spec(prefix, "sealbook-gramine-direct")["argv"][-2:] == ["--data-key", "mine"]
+
+
 def test_an_unknown_tee_is_refused_with_those_there_are(refused, home):
     assert "say simulated, gramine-sgx, gramine-direct" in refused("sgx", status=2)
 

@@ -352,6 +352,7 @@ def test_an_archive_for_the_first_imports_is_not_compressed(tmp_path):
     )
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert archive.namelist() == ["a.pyc"]
 
 

@@ -409,31 +409,43 @@ class Keys:
 
 
 @pytest.fixture
-def opened(monkeypatch):
-    """Open the data mount with these keys; returns what Gramine was given and what was logged."""
+def opened(monkeypatch, tmp_path):
+    """Open an image's mounts with these keys; returns what Gramine was given and what was logged."""
 
-    def open_with(keys: Keys) -> tuple[list[tuple[str, bytes]], list[str]]:
+    def open_with(keys: Keys, *mounts: str) -> tuple[list[tuple[str, bytes]], list[str]]:
         given: list[tuple[str, bytes]] = []
         logged: list[str] = []
+        (tmp_path / "keys").mkdir()
+        for mount in mounts:
+            (tmp_path / "keys" / mount).touch()
+        monkeypatch.setattr(gramine_kernel, "DIRECTORY", tmp_path)
         monkeypatch.setattr(gramine_kernel.session, "current", lambda: SimpleNamespace(keys=keys))
         monkeypatch.setattr(gramine_kernel, "set_mount_key", lambda *arguments: given.append(arguments))
         log = SimpleNamespace(warning=lambda text, *values: logged.append(text % values))
-        GramineKernelApp._open_data_mount(SimpleNamespace(log=log), "mine")
+        GramineKernelApp._open_mounts(SimpleNamespace(log=log), "mine")
         return given, logged
 
     return open_with
 
 
-def test_the_data_mount_is_opened_with_a_derived_key_of_the_first_version(opened):
+@pytest.mark.parametrize("mounts", [("data",), ("data", "work")])
+def test_the_mounts_are_opened_with_derived_keys_of_the_first_version(opened, mounts):
     keys = Keys()
-    assert opened(keys) == ([("data", mount_key(bytes(range(32)), "data"))], [])
+    wanted = [(mount, mount_key(bytes(range(32)), mount)) for mount in mounts]
+    assert opened(keys, "scratch", *mounts) == (wanted, [])
     assert keys.asked == [("mine", 1)]
 
 
-def test_without_its_key_the_data_mount_stays_closed_and_the_kernel_goes_on(opened):
-    given, logged = opened(Keys(RefusedError("the key is for other code.")))
+def test_each_mount_has_a_key_of_its_own(opened):
+    given, _ = opened(Keys(), "data", "work")
+    assert len({key for _, key in given}) == 2
+
+
+def test_without_its_key_a_mount_stays_closed_and_the_kernel_goes_on(opened):
+    given, logged = opened(Keys(RefusedError("the key is for other code.")), "data")
     assert given == []
-    assert logged == ["The directory /data stays closed: the key is for other code."]
+    assert len(logged) == 1
+    assert "stays closed: the key is for other code." in logged[0]
 
 
 def test_the_kernel_asks_for_the_key_only_after_it_was_accepted(monkeypatch):
@@ -441,7 +453,7 @@ def test_the_kernel_asks_for_the_key_only_after_it_was_accepted(monkeypatch):
     monkeypatch.setattr(
         gramine_kernel.AttestedKernelApp, "write_connection_file", lambda self: order.append("registered")
     )
-    monkeypatch.setattr(GramineKernelApp, "_open_data_mount", lambda self, name: order.append(name))
+    monkeypatch.setattr(GramineKernelApp, "_open_mounts", lambda self, name: order.append(name))
     started = app()
     started.write_connection_file()
     assert order == ["registered"]
@@ -455,7 +467,7 @@ def test_a_refused_kernel_never_asks(monkeypatch):
         sys.exit(2)
 
     monkeypatch.setattr(gramine_kernel.AttestedKernelApp, "write_connection_file", refuse)
-    monkeypatch.setattr(GramineKernelApp, "_open_data_mount", lambda self, name: pytest.fail("asked"))
+    monkeypatch.setattr(GramineKernelApp, "_open_mounts", lambda self, name: pytest.fail("asked"))
     started = app()
     started._data_key = "mine"
     with pytest.raises(SystemExit):

@@ -59,7 +59,7 @@ _DATA_KEY_VERSION = 1
 class PackageMagics(Magics):
     """The stock magics that install packages, answered; registered over the stock ones."""
 
-    @line_magic("conda")  # type: ignore[arg-type] - typed as if it could not be stacked
+    @line_magic("conda")  # type: ignore[arg-type]  # typed as if it could not be stacked
     @line_magic("mamba")
     @line_magic("micromamba")
     @line_magic("uv")
