@@ -59,11 +59,11 @@ _DATA_KEY_VERSION = 1
 class PackageMagics(Magics):
     """The stock magics that install packages, answered; registered over the stock ones."""
 
-    @line_magic("conda")  # type: ignore[arg-type]  # typed as if it could not be stacked
+    @line_magic("conda")
     @line_magic("mamba")
     @line_magic("micromamba")
     @line_magic("uv")
-    @line_magic("pip")
+    @line_magic("pip")  # type: ignore[arg-type]  # typed as if it took no name
     def install(self, arg_s: str) -> None:
         """Say how a package gets into an image."""
         print(
