@@ -102,8 +102,8 @@ def measure(quick: bool = False) -> list[dict[str, Any]]:
             "ratio": f"{ratio:.2f}x",
             "target": "at most 3x",
             "holds": ratio <= 3,
-            "note": f"median of {starts} interleaved starts; gramine-direct, strict, {files:,} measured files "
-            f"({', '.join(image.facts.layers)})",
+            "note": f"median of {starts} interleaved starts; gramine-direct, strict, {files:,} measured "
+            f"files ({', '.join(image.facts.layers)})",
         },
         {
             "name": "round trip of `1+1` in Gramine",

@@ -293,9 +293,7 @@ def test_options_that_contradict_each_other_are_refused(refused, image, tee):
         assert cause in refused(tee, *arguments, status=2)
 
 
-def test_an_image_that_encrypts_the_working_directory_needs_a_key(
-    refused, install, prefix, image, signing_key
-):
+def test_an_image_that_encrypts_its_work_needs_a_key(refused, install, prefix, image, signing_key):
     small_image(image, key=signing_key, work="encrypted", force=True)
     assert "say with --data-key under which key" in refused("gramine-direct", status=2)
     install("gramine-direct", "--data-key", "mine")

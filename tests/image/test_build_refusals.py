@@ -206,6 +206,17 @@ gramine_stand_in.small_image(Path(sys.argv[2]))
 """
 
 
+def test_what_a_killed_build_left_is_removed_by_the_next(output, stand_in):
+    left = output.parent / f".{output.name}-left"
+    (left / "image").mkdir(parents=True)
+    (left / "lock").touch()
+    foreign = output.parent / f".{output.name}-foreign"
+    foreign.mkdir()
+    small_image(output)
+    assert not left.exists()
+    assert foreign.exists()
+
+
 @pytest.mark.parametrize("step", ["_settle", "_sign", "_write_policies"])
 def test_a_build_that_is_killed_leaves_no_image(output, stand_in, step):
     with subprocess.Popen(

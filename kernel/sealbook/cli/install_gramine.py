@@ -50,7 +50,8 @@ def ensure_gramine(
         path = policy.absolute()
         _check_policy(Policy.load(path), path, opened, tee)
     else:
-        path, replaced = _approve(opened, tee)
+        # A kernel of another name is of another image, and each has the policy that admits it.
+        path, replaced = _approve(opened, tee, tee if name in (None, f"sealbook-{tee}") else str(name))
         notes += replaced
     name = name or f"sealbook-{tee}"
     content = kernelspec.gramine_kernel_json(
@@ -81,7 +82,7 @@ def _missing_for(image: Any, tee: str) -> list[str]:
     return []
 
 
-def _approve(image: Any, tee: str) -> tuple[Path, list[str]]:
+def _approve(image: Any, tee: str, name: str) -> tuple[Path, list[str]]:
     """Make the image's own policy the user's; to install is to approve."""
     from sealbook.attestation import Policy
     from sealbook.broker import policy_file
@@ -90,7 +91,7 @@ def _approve(image: Any, tee: str) -> tuple[Path, list[str]]:
 
     source = image.policy(tee)
     _check_policy(Policy.load(source), source, image, tee)
-    path = policy_file(tee)
+    path = policy_file(name)
     kept = machine.write_policy(path, source.read_text())
     measured = image.facts.mrenclave if tee == "gramine-sgx" else "none"
     user_audit().append("policy", decision="approved", policy=str(path), measurement=measured)

@@ -28,6 +28,7 @@ from sealbook.image import (
 )
 from sealbook.image.archived_imports import CODE, SOURCE
 from sealbook.image.image import BUILT_TIME, POLICY_FILES, PROGRAM, Facts, Image
+from sealbook.image.owned_directory import owned_directory
 from sealbook.image.sigstruct import Sigstruct
 from sealbook.image.tree import put
 
@@ -107,27 +108,36 @@ def build(
         The recipe cannot be followed.
     """
     _check(recipe)
+    layers = _layers(recipe)
     if output.exists() and not (force and (output / "image.json").is_file()):
         raise InputError(f"{output} exists: say --force to replace an image, or name another directory.")
-    found = gramine.Gramine.find()
     if recipe.key is not None and not recipe.key.is_file():
         raise InputError(
             f"There is no key {recipe.key}: `gramine-sgx-gen-private-key {recipe.key}` makes one."
         )
+    found = gramine.Gramine.find()
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as directory:
-        place = Path(directory, "image")
+    with owned_directory(output.parent, f".{output.name}-") as directory:
+        place = directory / "image"
         place.mkdir()
-        _fill(place, recipe, found, say)
+        _fill(place, recipe, layers, found, say)
         if output.exists():
-            output.rename(Path(directory, "old"))
-        place.rename(output)
+            output.rename(directory / "old")
+        try:
+            place.rename(output)
+        except OSError:
+            if (directory / "old").exists():
+                (directory / "old").rename(output)
+            raise
     return Image.open(output)
 
 
-def _fill(place: Path, recipe: Recipe, found: gramine.Gramine, say: Callable[[str], None]) -> None:
+def _fill(
+    place: Path, recipe: Recipe, layers: tuple[str, ...], found: gramine.Gramine, say: Callable[[str], None]
+) -> None:
     say("Checking the installed packages")
-    packages = distributions.collect(_roots(recipe))
+    roots = [root for layer in layers for root in distributions.LAYERS[layer]]
+    packages = distributions.collect([*roots, *recipe.packages])
     if recipe.lock is not None:
         distributions.check_lock(packages, recipe.lock)
     root = place / "root"
@@ -163,7 +173,7 @@ def _fill(place: Path, recipe: Recipe, found: gramine.Gramine, say: Callable[[st
     sigstruct = _sign(place, recipe.key, say)
     facts = Facts(
         name=recipe.name,
-        layers=list(_layers(recipe)),
+        layers=list(layers),
         gramine=found.version,
         python=platform.python_version(),
         packages={package.name: package.version for package in packages},
@@ -198,10 +208,6 @@ def _layers(recipe: Recipe) -> tuple[str, ...]:
             raise InputError(f"There is no layer '{layer}'; there are: {', '.join(known)}.")
     last = max((known.index(layer) for layer in recipe.layers), default=0)
     return known[: last + 1]
-
-
-def _roots(recipe: Recipe) -> list[str]:
-    return [root for layer in _layers(recipe) for root in distributions.LAYERS[layer]] + list(recipe.packages)
 
 
 def _settle(place: Path) -> None:

@@ -125,6 +125,8 @@ class Image:
                 check(tee)
             except SealbookError as error:
                 found.append(str(error))
+                if check == self.check_signed:
+                    break  # without a signed manifest there is nothing to compare
         return found
 
     def check_runnable(self, tee: str) -> None:

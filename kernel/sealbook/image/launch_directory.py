@@ -8,18 +8,14 @@ killed launcher left is removed by the next.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from sealbook.encoding import canonical_json
 from sealbook.image.manifest import DATA, IMAGE, REGISTRATION, SCRATCH, WORK
+from sealbook.image.owned_directory import owned_directory
 
 _PREFIX = "launch-"
-_LOCK = "lock"
 
 
 @contextlib.contextmanager
@@ -48,13 +44,7 @@ def launch_directory(
         Name of the key of the data mount.
     """
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _alone(parent):
-        _sweep(parent)
-        place = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        # Held as long as this process lives, so that nobody sweeps it.
-        lock = os.open(place / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    try:
+    with owned_directory(parent, _PREFIX) as place:
         (place / IMAGE).symlink_to(image.absolute(), target_is_directory=True)
         (place / WORK).symlink_to(work.absolute(), target_is_directory=True)
         (place / SCRATCH).mkdir()
@@ -66,29 +56,3 @@ def launch_directory(
         parameters.parent.mkdir()
         parameters.write_bytes(canonical_json({"registration": registration, "data_key": data_key}))
         yield place
-    finally:
-        os.close(lock)
-        shutil.rmtree(place, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _alone(parent: Path) -> Iterator[None]:
-    """Let one launcher at a time sweep and make: what is made and not locked yet looks left behind."""
-    directory = os.open(parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(directory)
-
-
-def _sweep(parent: Path) -> None:
-    """Remove what launchers that were killed left behind: encrypted, under keys that are gone."""
-    for place in parent.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            lock = os.open(place / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(place, ignore_errors=True)
-            finally:
-                os.close(lock)
