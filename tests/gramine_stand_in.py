@@ -166,6 +166,9 @@ def small_image(output: Path, *, force: bool = False, **recipe: Any) -> Image:
     All the rest is built as ever, with the Gramine on PATH.
     """
 
+    if recipe.get("key") is not None:  # signed images have an owner, or SGX kernels refuse them
+        recipe.setdefault("owner", bytes(range(32)))
+
     def put(root: Path, *names: str) -> None:
         for name in names:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +176,7 @@ def small_image(output: Path, *, force: bool = False, **recipe: Any) -> Image:
             (root / name).chmod(0o755)
 
     def put_programs(root: Path) -> list[Path]:
-        put(root, "bin/sh")
+        put(root, "bin/sh", "etc/empty")
         return []
 
     def put_libraries(root: Path, binaries: Iterable[Path], runtime: Path) -> None:

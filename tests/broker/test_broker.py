@@ -440,6 +440,16 @@ def test_a_key_whose_policy_is_missing_is_not_released(world):
         world.broker.release(world.attest(), "k")
 
 
+def test_the_key_that_signs_for_images_is_released_to_nobody_whatever_its_guard(world):
+    from sealbook.broker.ownership import OWNER_KEY, make_owner
+
+    make_owner(world.keyring)
+    for guard in (OWNER_KEY, "none", "own"):
+        world.keyring.set_guard(OWNER_KEY, guard)
+        with pytest.raises(ReleaseRefusedError):
+            world.broker.release(world.attest(), OWNER_KEY)
+
+
 def test_an_unguarded_key_is_released_to_every_live_session(world):
     world.keyring.create("k", guard="none")
     session = world.attest()

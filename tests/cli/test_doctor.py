@@ -259,7 +259,7 @@ def test_an_installed_kernel_is_shown_with_its_image(stand_in, image):
     stand_in.kernel("sealbook-gramine-direct", tee="gramine-direct", image=image)
     found = stand_in.gramine()
     assert found["kernel sealbook-gramine-sgx"] == Finding(
-        "kernel sealbook-gramine-sgx", OK, f"{image}, attested"
+        "kernel sealbook-gramine-sgx", OK, f"{image}, for SGX"
     )
     assert found["kernel sealbook-gramine-direct"].detail == f"{image}, not attested"
     assert "Gramine kernels" not in found

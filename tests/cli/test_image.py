@@ -22,6 +22,8 @@ FACTS = {
     "isv_svn": 1,
     "signed": False,
     "work": "host",
+    "manifest": "cd" * 32,
+    "owner": None,
     "groups": {"standard library": {"files": 5, "bytes": 4096}},
 }
 

@@ -7,6 +7,9 @@ import os
 import re
 import shutil
 import sys
+import tempfile
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -86,7 +89,12 @@ def test_the_kernelspec_starts_the_launcher_with_the_image_and_its_policy(instal
     ]
     assert found["metadata"]["kernel_provisioner"] == {
         "provisioner_name": "sealbook-provisioner",
-        "config": {"policy": str(home / "policies" / f"{tee}.toml"), "image": str(image), "tee": tee},
+        "config": {
+            "policy": str(home / "policies" / f"{tee}.toml"),
+            "image": str(image),
+            "tee": tee,
+            "data_key": "",
+        },
     }
     assert found["interrupt_mode"] == "message"
     assert ("not attested" in found["display_name"]) == (tee == "gramine-direct")
@@ -94,10 +102,12 @@ def test_the_kernelspec_starts_the_launcher_with_the_image_and_its_policy(instal
 
 
 @pytest.mark.parametrize("tee", TEES)
-def test_to_install_is_to_approve_the_images_own_policy_and_the_audit_log_says_so(install, image, home, tee):
+def test_to_install_is_to_approve_what_the_image_is_and_the_audit_log_says_so(install, image, home, tee):
     install(tee)
     path = home / "policies" / f"{tee}.toml"
-    assert path.read_bytes() == Image.open(image).policy(tee).read_bytes()
+    built = Policy.load(Image.open(image).policy(tee))
+    written = Policy.load(path)
+    assert replace(written, created=built.created, expires=built.expires) == built
     assert path.stat().st_mode & 0o777 == 0o600
     policy = Policy.load(path)
     assert policy.attested == (tee == "gramine-sgx")
@@ -116,13 +126,14 @@ def test_it_is_a_document_with_json(install, image, tee):
     assert (document["simulated"], document["attested"]) == (False, tee == "gramine-sgx")
 
 
-def test_a_data_directory_and_its_keys_name_are_the_launchers_arguments(install, image, prefix):
+def test_a_data_directory_is_the_launchers_argument_and_its_keys_name_the_provisioners(
+    install, image, prefix
+):
     Path("records").mkdir()
     install("gramine-direct", "--data", "records", "--data-key", "mine", "--name", "mine")
-    assert spec(prefix, "mine")["argv"][-4:] == [
-        *("--data", str(Path("records").absolute())),
-        *("--data-key", "mine"),
-    ]
+    assert spec(prefix, "mine")["argv"][-2:] == ["--data", str(Path("records").absolute())]
+    config = spec(prefix, "mine")["metadata"]["kernel_provisioner"]["config"]
+    assert config["data_key"] == "mine"
 
 
 def test_an_image_elsewhere_is_named_by_its_whole_path(
@@ -232,6 +243,103 @@ def test_an_image_whose_own_policy_is_for_another_is_refused(refused, image):
     assert "is for another image" in refused("gramine-sgx")
 
 
+@pytest.mark.parametrize("tee", TEES)
+def test_what_an_images_policy_admits_besides_is_not_approved(install, image, home, tee):
+    path = Image.open(image).policy(tee)
+    text = path.read_text().replace("ttl_seconds = 43200", "ttl_seconds = 80000")
+    if tee == "gramine-sgx":
+        text = text.replace("[tcb]", f'[[identity]]\nname = "also"\nmrenclave = ["{"11" * 32}"]\n\n[tcb]')
+    assert text != path.read_text()
+    path.write_text(text)
+    Policy.load(path)
+    install(tee)
+    policy = Policy.load(home / "policies" / f"{tee}.toml")
+    assert policy.release.ttl_seconds == 43200
+    assert len(policy.identities) == (1 if tee == "gramine-sgx" else 0)
+
+
+# -- what an image says of itself ------------------------------------------------------------------
+
+
+def rewrite(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+def test_a_signed_manifest_that_was_changed_is_not_approved_as_what_it_was(refused, image):
+    """Its record, its policy and its signature agree with each other, and not with what SGX would run."""
+    rewrite(image / "kernel.manifest.sgx", 'LANG = "C.UTF-8"', 'LANG = "other"')
+    assert f"{image / 'kernel.sig'} says another identity than" in refused("gramine-sgx")
+
+
+def test_a_record_that_says_another_version_is_refused(refused, image):
+    rewrite(image / "image.json", '"isv_svn":1', '"isv_svn":0')
+    rewrite(image / "policy-sgx.toml", "min_isv_svn = 1", "min_isv_svn = 0")
+    assert f"{image / 'image.json'} says another identity than" in refused("gramine-sgx")
+
+
+@pytest.mark.parametrize(
+    ("at", "bits"), [(1024, 2), (1026, 2), (928, 2)], ids=["product", "version", "debug"]
+)
+def test_a_signature_of_another_identity_is_refused(refused, image, at, bits):
+    path = image / "kernel.sig"
+    data = bytearray(path.read_bytes())
+    data[at] ^= bits
+    path.write_bytes(data)
+    assert f"{path} says another identity than" in refused("gramine-sgx")
+
+
+def test_an_owner_other_than_the_measured_one_is_refused(refused, image):
+    owner = Image.open(image).facts.owner
+    rewrite(image / "image.json", owner, "77" * 32)
+    assert "answers to somebody else than image.json says" in refused("gramine-sgx")
+
+
+def test_without_a_gramine_to_measure_with_only_a_policy_of_ones_own_will_do(
+    refused, install, image, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    sentence = refused("gramine-sgx")
+    assert "no gramine-sgx-sign on the PATH" in sentence
+    assert "--policy" in sentence
+    mine = shutil.copy(image / "policy-sgx.toml", tmp_path / "mine.toml")
+    install("gramine-sgx", "--policy", mine)
+
+
+def test_nothing_of_measuring_is_left(install, image, tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    before = {path: path.read_bytes() for path in image.rglob("*") if path.is_file()}
+    install("gramine-sgx")
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert {path: path.read_bytes() for path in image.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("tee", TEES)
+def test_a_policy_that_says_the_same_is_left_until_it_is_about_to_expire(install, image, home, tee):
+    install(tee)
+    path = home / "policies" / f"{tee}.toml"
+
+    def age(days: int) -> bytes:
+        now = datetime.now(UTC).replace(microsecond=0)
+        text = path.read_text()
+        for name, when in (("created", now), ("expires", now + timedelta(days=365))):
+            when -= timedelta(days=days)
+            text = re.sub(rf"(?m)^{name} = .*", f"{name} = {when:%Y-%m-%dT%H:%M:%SZ}", text)
+        path.write_text(text)
+        return path.read_bytes()
+
+    old = age(300)
+    assert "Replaced" not in install(tee).err
+    assert path.read_bytes() == old
+    for days in (340, 400):
+        old = age(days)
+        assert "Replaced" in install(tee).err
+        assert path.read_bytes() != old
+        assert Policy.load(path).created > datetime.now(UTC) - timedelta(days=1)
+
+
 def test_a_policy_for_another_signer_is_refused(refused, image):
     facts = Image.open(image).facts
     path = image / "policy-sgx.toml"
@@ -297,7 +405,8 @@ def test_an_image_that_encrypts_its_work_needs_a_key(refused, install, prefix, i
     small_image(image, key=signing_key, work="encrypted", force=True)
     assert "say with --data-key under which key" in refused("gramine-direct", status=2)
     install("gramine-direct", "--data-key", "mine")
-    assert spec(prefix, "sealbook-gramine-direct")["argv"][-2:] == ["--data-key", "mine"]
+    provisioner = spec(prefix, "sealbook-gramine-direct")["metadata"]["kernel_provisioner"]
+    assert provisioner["config"]["data_key"] == "mine"
 
 
 def test_an_unknown_tee_is_refused_with_those_there_are(refused, home):

@@ -86,6 +86,11 @@ def test_packages_cannot_be_added_and_it_says_how(client: BlockingKernelClient) 
         assert "sealbook image build" in run(client, f"%{magic} install six").text
 
 
+def test_cells_are_timed(client: BlockingKernelClient) -> None:
+    assert "Wall time" in run(client, "%time sum(range(1000))").text
+    assert "per loop" in run(client, "%timeit -n1 -r1 sum(range(1000))").text
+
+
 def test_threads_run(client: BlockingKernelClient) -> None:
     code = """
         from concurrent.futures import ThreadPoolExecutor

@@ -33,6 +33,14 @@ def test_built_again_elsewhere_it_has_the_same_measurement(image: Image, signed:
     )
 
 
+def test_with_all_layers_it_has_the_same_measurement_too(
+    gramine: None, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    recipe = Recipe(layers=("data",))
+    first, second = (build(recipe, each / "image") for each in (tmp_path, tmp_path_factory.mktemp("again")))
+    assert first.facts.mrenclave == second.facts.mrenclave
+
+
 def test_the_measurement_and_the_signer_are_what_gramine_says(signed: Image) -> None:
     done = subprocess.run(
         ["gramine-sgx-sigstruct-view", "--output-format", "json", signed.path / "kernel.sig"],

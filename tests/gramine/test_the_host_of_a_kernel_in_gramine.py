@@ -15,6 +15,7 @@ from launched import launch_directory
 from sealbook.errors import RefusedError, SealbookError
 from sealbook.image import Image
 from sealbook.image.image import BUILT_TIME
+from sealbook.image.manifest import CODE_IN_WORK
 
 MARKER = b"a marker that the host must not find"
 
@@ -66,6 +67,63 @@ def test_a_module_that_the_host_puts_beside_the_notebook_is_not_imported(
     assert (run(client, "import planted").error or "").startswith("ModuleNotFoundError")
 
 
+@pytest.mark.parametrize("name", CODE_IN_WORK)
+def test_settings_that_the_host_puts_beside_the_notebook_are_not_read(
+    name: str, manager: KernelManager, client: BlockingKernelClient
+) -> None:
+    Path(manager._launch_args["cwd"], name).write_text("the host was here\n")
+    assert run(client, f"open('/work/{name}').read()").result == "''"
+    assert run(client, f"open({name!r}).read()").result == "''"
+
+
+def test_a_python_that_a_cell_starts_imports_nothing_that_the_host_put_there(
+    manager: KernelManager, client: BlockingKernelClient
+) -> None:
+    Path(manager._launch_args["cwd"], "json.py").write_text("raise SystemExit('the host was here')\n")
+    ran = run(
+        client, "!python3 -c 'import json; print(json.__file__)'; python3 -m json.tool --help | head -1"
+    )
+    assert ran.text.startswith("/python/lib/")
+    assert "the host was here" not in ran.text
+
+
+def test_what_cells_and_their_processes_print_does_not_reach_the_host(installed: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as file, kernel(installed, stdout=file, stderr=file) as (_, client):
+        ran = run(client, "import os, subprocess, sys; os.write(1, b'printed-1'); print('printed-2')")
+        ran = run(client, "!echo printed-3; echo printed-4 >&2")
+        assert "printed-3" in ran.text
+        run(
+            client,
+            "subprocess.run(['echo', 'printed-5']); subprocess.run(['echo', 'printed-6'], stdout=sys.stdout)",
+        )
+    assert b"printed" not in log.read_bytes()
+
+
+def test_an_image_with_an_owner_answers_the_owner_and_nobody_else(
+    gramine: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sealbook.broker import Keyring, MemoryStore
+    from sealbook.broker.ownership import make_owner
+    from sealbook.image.build import Recipe, build
+    from sealbook.jupyter.embedded import embedded_broker
+    from sealbook.jupyter.provisioner import AttestedProvisioner
+
+    keyring = Keyring(MemoryStore())
+    monkeypatch.setattr(embedded_broker(), "keyring", keyring)
+    name = start(build(Recipe(owner=make_owner(keyring)), tmp_path / "image"))
+    with kernel(name) as (_, client):
+        assert run(client, "6 * 7").result == "42"
+    # Somebody who has the image and leaves the signature out, as a host would have to.
+    monkeypatch.setattr(AttestedProvisioner, "_prepare_image", lambda self: None)
+    with pytest.raises(SealbookError, match="ended before it attested itself"), kernel(name):
+        pass
+    monkeypatch.undo()
+    monkeypatch.setattr(embedded_broker(), "keyring", Keyring(MemoryStore()))
+    with pytest.raises(SealbookError, match="image-owner"), kernel(name):
+        pass
+
+
 def test_a_file_that_the_host_adds_to_the_image_cannot_be_opened(copied: Image) -> None:
     planted = copied.path / "root/python/lib/python3.11/site-packages/planted.py"
     planted.write_text("raise SystemExit('the host was here')\n")
@@ -82,6 +140,15 @@ def test_a_changed_file_is_named_before_anything_starts(copied: Image) -> None:
     changed.chmod(0o755)
     changed.write_bytes(changed.read_bytes() + b"\0")
     with pytest.raises(RefusedError, match=r"root/bin/ls has another content"), kernel(name):
+        pass
+
+
+def test_a_changed_manifest_is_named_before_anything_starts(copied: Image) -> None:
+    name = start(copied)
+    manifest = copied.path / "kernel.manifest"
+    manifest.chmod(0o644)
+    manifest.write_text(manifest.read_text().replace("[loader.env]", '[loader.env]\nEVIL = "1"'))
+    with pytest.raises(RefusedError, match=r"kernel\.manifest has another content"), kernel(name):
         pass
 
 
@@ -135,7 +202,9 @@ def test_the_data_mount_opens_with_its_key_and_stays_closed_without(
     # Guarded by a policy that asks for evidence, which this kernel has not.
     keyring.create("guarded", guard="simulated")
     with kernel(start(image, data=tmp_path, data_key="guarded")) as (_, client):
-        assert run(client, "open('/data/results', 'rb').read(10)").error is not None
+        first = run(client, "open('/data/results', 'rb').read(10)")
+        assert first.error is not None
+        assert "'guarded' stays closed" in first.text
         assert run(client, "6 * 7").result == "42"
     # Another key.
     keyring.create("other", guard="gramine-direct")

@@ -23,6 +23,8 @@ FACTS: dict[str, Any] = {
     "isv_svn": 1,
     "signed": True,
     "work": "host",
+    "manifest": "cd" * 32,
+    "owner": "ab" * 32,
     "groups": {
         "interpreter": {"files": 1, "bytes": 100},
         "library OS": {"files": 1, "bytes": 1000},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -10,7 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
+import sealbook.image.build as building
 from gramine_stand_in import GramineStandIn, small_image
 from sealbook.errors import InputError, MissingDependencyError, RefusedError, SealbookError
 from sealbook.image import Image, distributions, gramine, manifest
@@ -89,7 +93,13 @@ def test_a_program_that_cannot_be_run_is_a_sentence(output, stand_in):
 
 def test_a_signer_that_is_missing_or_fails_leaves_nothing(output, stand_in, tmp_path, signing_key):
     (tmp_path / "bad.pem").write_text("no key")
-    assert "The key cannot be read" in refusal(RefusedError, output, key=tmp_path / "bad.pem")
+    assert "is no key that SGX takes" in refusal(InputError, output, key=tmp_path / "bad.pem")
+    (tmp_path / "small.pem").write_bytes(
+        rsa.generate_private_key(65537, 2048).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    assert "is no key that SGX takes" in refusal(InputError, output, key=tmp_path / "small.pem")
     (stand_in.programs / "gramine-sgx-sign").unlink()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(stand_in.programs))
@@ -206,14 +216,23 @@ gramine_stand_in.small_image(Path(sys.argv[2]))
 """
 
 
-def test_what_a_killed_build_left_is_removed_by_the_next(output, stand_in):
-    left = output.parent / f".{output.name}-left"
-    (left / "image").mkdir(parents=True)
-    (left / "lock").touch()
-    foreign = output.parent / f".{output.name}-foreign"
+def test_what_a_killed_build_left_is_removed_by_the_next(output, stand_in, monkeypatch):
+    """What it left is a copy of a build's own directory, whose lock nobody holds."""
+    real, left = building._settle, []
+
+    def settle(place: Path) -> None:
+        left.append(place.parent.with_name(f"{place.parent.name}-left"))
+        shutil.copytree(place.parent, left[-1])
+        real(place)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(building, "_settle", settle)
+        small_image(output)
+    foreign = left[0].with_name(f"{left[0].name}-foreign")
     foreign.mkdir()
-    small_image(output)
-    assert not left.exists()
+    assert (left[0] / "image").exists()
+    small_image(output, force=True)
+    assert not left[0].exists()
     assert foreign.exists()
 
 

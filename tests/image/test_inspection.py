@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +28,8 @@ def mounts(inspection: Inspection) -> dict[str, MountView]:
 
 @pytest.fixture
 def image(tmp_path, facts):
-    (tmp_path / "kernel.manifest").write_text(SOUND.read_text())
+    for name in ("kernel.manifest", "kernel.manifest.sgx"):
+        (tmp_path / name).write_text(SOUND.read_text())
     (tmp_path / "image.json").write_text(json.dumps(facts))
     return tmp_path
 
@@ -162,6 +164,51 @@ def test_a_manifest_that_says_nothing_is_shown_all_the_same(facts, broken):
     assert found.objections
 
 
+def change(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+def test_what_sgx_runs_is_shown_and_not_what_lies_beside_it(image):
+    change(image / "kernel.manifest.sgx", 'LANG = "C.UTF-8"', 'LANG = "signed"')
+    found = inspect_image(image)
+    assert found.environment["LANG"] == "signed"
+    (remark,) = found.remarks
+    assert "they differ in loader.env.LANG." in remark
+    assert "gramine-direct runs" in remark
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ("isvsvn = 1\n", "", "sgx.isvsvn"),
+        ("debug = false", "debug = 0", "sgx.debug"),
+        ('key_name = "data"', 'key_name = "other"', "fs.mounts"),
+        ('"file:work/"]', '"file:work/", "file:x"]', "sgx.allowed_files"),
+        ("4" * 64, "5" * 64, "sgx.trusted_files"),
+        ("enclave_size", "enable_stats = true\nenclave_size", "sgx.enable_stats"),
+        ("[sys]", "[sys]\nbrk.max_size = '1M'", "sys.brk.max_size"),
+        ('-I", "-B"', '-B", "-I"', "loader.argv"),
+    ],
+)
+def test_every_difference_of_the_two_manifests_is_named(image, before, after, named):
+    change(image / "kernel.manifest.sgx", before, after)
+    assert any(f"they differ in {named}." in remark for remark in inspect_image(image).remarks)
+
+
+def test_what_gramine_adds_when_it_signs_is_no_difference(image):
+    change(image / "kernel.manifest", "debug = false\n", "")
+    change(image / "kernel.manifest.sgx", "enclave_size", "enable_stats = false\nenclave_size")
+    assert inspect_image(image).remarks == ()
+
+
+def test_an_image_that_is_called_signed_without_a_signed_manifest_is_said_to_be_so(image):
+    (image / "kernel.manifest.sgx").unlink()
+    (remark,) = inspect_image(image).remarks
+    assert "there is no kernel.manifest.sgx" in remark
+
+
 # -- the record ----------------------------------------------------------------------------------
 
 BAD_FACTS = [
@@ -227,6 +274,7 @@ def test_the_record_that_sealbook_writes_passes(tmp_path, facts):
 def test_what_is_no_image_is_one_sentence(image, tmp_path):
     with pytest.raises(InputError, match="no directory"):
         inspect_image(image / "image.json")
+    (image / "kernel.manifest.sgx").unlink()
     (image / "kernel.manifest").unlink()
     with pytest.raises(InputError, match=r"manifest .* cannot be read"):
         inspect_image(image)

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from sealbook.image.launch_directory import launch_directory
+from sealbook.image.owned_directory import owned_directory
 
 
 @pytest.fixture
@@ -35,7 +37,6 @@ def options(tmp_path: Path) -> dict[str, Any]:
         "work": tmp_path / "notebooks",
         "data": tmp_path / "data",
         "registration": "tcp://127.0.0.1:4711",
-        "data_key": "mine",
     }
 
 
@@ -68,24 +69,22 @@ def test_it_is_for_its_user_only_whatever_the_umask(parent, options):
         os.umask(before)
 
 
-def test_the_parameters_are_an_address_and_a_keys_name(place):
+def test_the_parameters_are_an_address_and_no_more(place):
     assert json.loads((place / "launch/registration").read_bytes()) == {
-        "registration": "tcp://127.0.0.1:4711",
-        "data_key": "mine",
+        "registration": "tcp://127.0.0.1:4711"
     }
 
 
 def test_the_kernel_reads_what_is_written_here(place):
     from sealbook.jupyter.gramine_kernel import read_parameters
 
-    assert read_parameters(place / "launch/registration") == ("tcp://127.0.0.1:4711", "mine")
+    assert read_parameters(place / "launch/registration") == "tcp://127.0.0.1:4711"
 
 
 def test_without_a_data_directory_there_is_an_empty_one(parent, options):
-    with launch_directory(parent, **options | {"data": None, "data_key": None}) as place:
+    with launch_directory(parent, **options | {"data": None}) as place:
         assert not (place / "data").is_symlink()
         assert list((place / "data").iterdir()) == []
-        assert json.loads((place / "launch/registration").read_bytes())["data_key"] is None
 
 
 def test_relative_places_are_links_that_lead_there(parent, options, tmp_path, monkeypatch):
@@ -126,7 +125,7 @@ def test_it_is_removed_also_if_the_start_failed(parent, options):
 
 
 def test_it_is_removed_if_it_could_not_be_filled(parent, options):
-    with pytest.raises(TypeError), launch_directory(parent, **options | {"data_key": 1.5}):
+    with pytest.raises(TypeError), launch_directory(parent, **options | {"registration": 1.5}):
         pass
     assert list(parent.iterdir()) == []
 
@@ -136,7 +135,7 @@ import subprocess, sys, time
 from pathlib import Path
 from sealbook.image.launch_directory import launch_directory
 parent, work = map(Path, sys.argv[1:])
-options = {"image": work, "work": work, "data": work, "registration": "tcp://x:1", "data_key": None}
+options = {"image": work, "work": work, "data": work, "registration": "tcp://x:1"}
 with launch_directory(parent, **options) as place:
     (place / "scratch/left").write_text("encrypted")
     # Outlives a launcher that is killed, and has whatever it can inherit.
@@ -198,6 +197,65 @@ def test_what_is_just_being_made_is_not_taken_for_what_was_left(parent, options,
         others[0].join(10)
         assert (place / "launch/registration").exists()
     assert list(parent.iterdir()) == []
+
+
+def left_behind(parent: Path, name: str) -> Path:
+    """Make what a killed process leaves, with the lock that its like has."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with owned_directory(parent, "launch-") as place:
+        shutil.copytree(place, parent / name)
+    return parent / name
+
+
+@pytest.mark.parametrize("content", [b"", b"mine", b"Made by sealbook", None], ids=repr)
+def test_a_directory_with_somebody_elses_lock_stays(parent, options, content):
+    place = left_behind(parent, "launch-mine")
+    (place / "lock").write_bytes((place / "lock").read_bytes() + b"more" if content is None else content)
+    with launch_directory(parent, **options):
+        pass
+    assert (place / "lock").exists()
+
+
+def test_a_directory_behind_a_link_stays(parent, options, tmp_path):
+    left_behind(parent, "launch-mine").rename(tmp_path / "mine")
+    (parent / "launch-mine").symlink_to(tmp_path / "mine")
+    with launch_directory(parent, **options):
+        pass
+    assert (tmp_path / "mine/lock").exists()
+    assert (parent / "launch-mine").is_symlink()
+
+
+def test_a_lock_behind_a_link_is_nobodys(parent, options, tmp_path):
+    place = left_behind(parent, "launch-mine")
+    (place / "lock").rename(tmp_path / "lock")
+    (place / "lock").symlink_to(tmp_path / "lock")
+    with launch_directory(parent, **options):
+        pass
+    assert place.exists()
+
+
+def test_what_a_prefix_has_of_a_pattern_is_no_pattern(parent):
+    other = left_behind(parent, ".a-left")
+    with owned_directory(parent, ".[ab]-"):
+        assert other.exists()
+    left = left_behind(parent, ".[ab]-left")
+    with owned_directory(parent, ".[ab]-"):
+        assert not left.exists()
+
+
+def test_what_is_nowhere_else_is_kept_by_its_maker_and_by_the_next(parent):
+    def keep(place: Path) -> bool:
+        return (place / "old").exists()
+
+    parent.mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt), owned_directory(parent, "build-", keep=keep) as place:
+        (place / "old").mkdir()
+        raise KeyboardInterrupt
+    assert (place / "old").exists()
+    with owned_directory(parent, "build-", keep=keep):
+        assert (place / "old").exists()
+    with owned_directory(parent, "build-"):
+        assert not place.exists()
 
 
 def test_what_is_no_launch_directory_stays(parent, options):

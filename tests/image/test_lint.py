@@ -71,10 +71,12 @@ def test_there_is_nothing_against_what_gramine_itself_adds_when_it_renders_a_man
 def test_there_is_nothing_against_what_sealbook_renders():
     from sealbook.image.build import ARGV, ENVIRONMENT
     from sealbook.image.interpreter import EXECUTABLE
-    from sealbook.image.manifest import Content, render
+    from sealbook.image.manifest import EMPTY, Content, render
 
     directories = [*ENVIRONMENT["PATH"].split(":"), *ENVIRONMENT["LD_LIBRARY_PATH"].split(":")]
-    trusted = dict.fromkeys([*(f"root{each}/x" for each in directories), f"root{EXECUTABLE}"], HASH)
+    trusted = dict.fromkeys(
+        [*(f"root{each}/x" for each in directories), f"root{EXECUTABLE}", f"root/{EMPTY}"], HASH
+    )
     for work in ("host", "encrypted"):
         content = Content(
             name="base",
@@ -528,6 +530,23 @@ def test_an_encrypted_mount_without_a_key_of_its_own_is_refused(manifest, name, 
     assert reason in objection.reason
 
 
+def test_two_mounts_with_one_key_are_refused(manifest):
+    mount(manifest, type="encrypted", path="/more", uri="file:more", key_name="data")
+    objection = objection_to(manifest)
+    assert objection.setting == "fs.mounts[5].key_name"
+    assert "fs.mounts[2] has the same key" in objection.reason
+
+
+def test_the_scratch_key_is_the_scratch_mounts_and_no_others(manifest):
+    entry = manifest["fs"]["mounts"][1]
+    assert entry["path"] == "/scratch"
+    entry["key_name"] = "other"
+    assert objection_to(manifest).setting == "fs.mounts[1].key_name"
+    entry["path"], entry["key_name"] = "/elsewhere", "scratch"
+    del manifest["loader"]["env"]["HOME"], manifest["loader"]["env"]["TMPDIR"]
+    assert "for nothing else" in objection_to(manifest).reason
+
+
 def test_recovery_of_encrypted_files_is_true_or_false(manifest):
     manifest["fs"]["mounts"][2]["enable_recovery"] = True
     assert lint(manifest) == []
@@ -644,7 +663,7 @@ def test_an_interpreter_that_would_run_what_the_host_types_is_refused(manifest, 
     [["-i"], ["-X", "pycache_prefix=/work"], ["-Xfrozen_modules"], ["-W", "error::x.Y"], ["-x"], ["--check"]],
 )
 def test_an_option_of_the_interpreter_that_nobody_judged_is_refused(manifest, option):
-    argv = ["python3", "-I", "-B", *option, "-m", "x"]
+    argv = ["python3", "-I", "-B", *option, "-m", "sealbook.x"]
     assert "nobody judged the option" in objection_to(write(manifest, "loader.argv", argv)).reason
 
 
@@ -669,14 +688,34 @@ def test_a_program_that_is_neither_a_module_nor_measured_is_refused(manifest, pr
 @pytest.mark.parametrize(
     "argv",
     [
-        ["python3", "-B", "-I", "-m", "x"],
-        ["python3", "-I", "-B", "-m", "x.y_1", "-i", "anything"],
+        ["python3", "-B", "-I", "-m", "sealbook.x"],
+        ["python3.11", "-I", "-B", "-m", "sealbook.x.y_1"],
+        ["/python/bin/python3", "-I", "-B", "-m", "sealbook.x"],
         ["python3", "-I", "-B", "/python/lib/python311.zip"],
     ],
     ids=" ".join,
 )
 def test_an_isolated_interpreter_with_a_measured_program_is_fine(manifest, argv):
     assert lint(write(manifest, "loader.argv", argv)) == []
+
+
+@pytest.mark.parametrize("module", ["pdb", "runpy", "code", "sealbook", "sealbookish.x", "x.sealbook.y"])
+def test_a_module_that_is_not_made_to_run_in_an_image_is_refused(manifest, module):
+    argv = ["python3", "-I", "-B", "-m", module]
+    assert f"nobody judged the module {module}" in objection_to(write(manifest, "loader.argv", argv)).reason
+
+
+@pytest.mark.parametrize("program", [["-m", "sealbook.x"], ["/python/lib/python311.zip"]], ids=" ".join)
+@pytest.mark.parametrize("rest", [["/work/x.py"], ["-i", "x"], [""]], ids=str)
+def test_arguments_of_the_program_are_refused_because_they_may_name_code(manifest, program, rest):
+    argv = ["python3", "-I", "-B", *program, *rest]
+    assert "nobody judged what the program does" in objection_to(write(manifest, "loader.argv", argv)).reason
+
+
+@pytest.mark.parametrize("name", ["/work/bin/python3", "work/python3", "./python3", "", "sh"])
+def test_an_interpreter_that_is_told_to_lie_elsewhere_is_refused(manifest, name):
+    argv = [name, "-I", "-B", "-m", "sealbook.x"]
+    assert "its own libraries from beside" in objection_to(write(manifest, "loader.argv", argv)).reason
 
 
 # -- the environment -----------------------------------------------------------------------------
@@ -721,6 +760,15 @@ def test_an_environment_that_is_no_table_is_refused(manifest):
         ("BASHOPTS", "every bash reads"),
         ("ENV", "every shell runs"),
         ("GCONV_PATH", "loads code"),
+        ("JAVA_TOOL_OPTIONS", "every JVM"),
+        ("JDK_JAVA_OPTIONS", "every JVM"),
+        ("_JAVA_OPTIONS", "every JVM"),
+        ("PERL5LIB", "every Perl"),
+        ("PERL5OPT", "every Perl"),
+        ("PERLLIB", "every Perl"),
+        ("RUBYOPT", "every Ruby"),
+        ("NODE_OPTIONS", "every Node.js"),
+        ("LUA_INIT", "every Lua"),
         ("GLIBC_TUNABLES", "protects memory"),
         ("IFS", "reads a script"),
         ("PROMPT_COMMAND", "bash runs it"),
@@ -804,6 +852,41 @@ def test_a_variable_that_points_to_where_the_host_writes_is_refused(manifest, va
 @pytest.mark.parametrize("value", ["~", "~/x", ".", "./x", "..", "../x"])
 def test_a_variable_that_points_to_the_working_directory_is_refused(manifest, value):
     assert "working directory" in objection_to(environment(manifest, JUPYTER_CONFIG_DIR=value)).reason
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "HOME",
+            "TMPDIR",
+            "XDG_DATA_DIRS",
+            "CLASSPATH",
+            "JAVA_HOME",
+            "OPENSSL_CONF",
+            "NEW_CONFIG",
+            "RUBYLIB",
+        ),
+        *("SSL_CERT_FILE", "MATPLOTLIBRC", "TMP", "TEMP", "NEW_PREFIX", "NEW_ROOT", "new_dir"),
+    ],
+)
+def test_a_variable_that_programs_take_for_a_path_is_absolute(manifest, name):
+    for value in ("x", "x/y", "", "/scratch:x", "/scratch:", "/scratch/../x", "/scratch;x"):
+        changed = environment(copy.deepcopy(manifest), **{name: value})
+        objection = objection_to(changed)
+        assert objection.setting == f"loader.env.{name}"
+        assert "working directory" in objection.reason
+    assert lint(environment(manifest, **{name: "/scratch/x:/tmp"})) == []
+
+
+@pytest.mark.parametrize("name", ["PYTHONSAFEPATH", "PYTHONNOUSERSITE"])
+@pytest.mark.parametrize("value", [MISSING, ""])
+def test_without_what_keeps_child_interpreters_from_the_working_directory_it_is_refused(
+    manifest, name, value
+):
+    objection = objection_to(write(manifest, f"loader.env.{name}", value))
+    assert objection.setting == f"loader.env.{name}"
+    assert "interpreters that a cell starts" in objection.reason
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ CONTENT = manifest.Content(
         "root/python/bin/python3": "1" * 64,
         "root/python/lib/python311.zip": "2" * 64,
         "root/bin/sh": "3" * 64,
+        f"root/{manifest.EMPTY}": "5" * 64,
         "root/lib/libc.so.6": "4" * 64,
     },
 )
@@ -53,7 +54,7 @@ def test_the_library_os_is_measured_as_the_entrypoint_and_not_as_a_file():
     entry = {"uri": "file:image/gramine/libsysdb.so", "sha256": "0" * 64}
     assert parsed["loader"]["entrypoint"] == entry
     assert entry not in parsed["sgx"]["trusted_files"]
-    assert len(parsed["sgx"]["trusted_files"]) == 4
+    assert len(parsed["sgx"]["trusted_files"]) == 5
 
 
 def test_the_order_of_what_is_given_does_not_show():

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import zmq
-from helpers import kernel, raw_socket, run
+from helpers import kernel, raw_socket, run, wait_until
 from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
@@ -239,3 +239,20 @@ def test_a_kernel_that_lost_its_client_ends_by_itself(kernel_name: str) -> None:
         family = [process, *process.children(recursive=True)]
         user.kill()
     assert wait_until(lambda: not any(p.is_running() and p.status() != "zombie" for p in family), seconds=90)
+
+
+def test_what_cells_and_their_processes_print_does_not_reach_the_host(
+    kernel_name: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as file, kernel(kernel_name, stdout=file, stderr=file) as (_, client):
+        text = run(client, "import os; os.write(1, b'printed-1'); os.system('echo printed-2 >&2')").text
+        text += run(
+            client, "import subprocess, sys; subprocess.run(['echo', 'printed-3'], stdout=sys.stdout)"
+        ).text
+        seen = [text]
+        # What processes print comes over a pipe, and may come after the cell's end.
+        assert wait_until(
+            lambda: seen.append(run(client, "!echo printed-4").text) or "printed-3" in "".join(seen)
+        )
+    assert b"printed" not in log.read_bytes()

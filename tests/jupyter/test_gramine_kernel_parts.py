@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,13 +19,14 @@ from typing import Any
 import psutil
 import pytest
 import zmq
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sealbook.attestation.gramine import mount_key
 from sealbook.encoding import canonical_json
 from sealbook.errors import InputError, RefusedError, SealbookError
-from sealbook.jupyter import gramine_kernel
+from sealbook.jupyter import gramine_kernel, kernelapp
 from sealbook.jupyter.gramine_kernel import (
     GramineHeartbeat,
     GramineKernel,
@@ -33,6 +35,7 @@ from sealbook.jupyter.gramine_kernel import (
     bind,
     read_parameters,
 )
+from sealbook.jupyter.handshake import Challenge
 
 # -- launch parameters -----------------------------------------------------------------------------
 
@@ -42,10 +45,9 @@ def parameters(tmp_path: Path) -> Path:
     return tmp_path / "registration"
 
 
-@pytest.mark.parametrize("data_key", ["mine", None])
-def test_the_parameters_are_an_address_and_a_keys_name_or_none(parameters, data_key):
-    parameters.write_bytes(canonical_json({"registration": "tcp://127.0.0.1:1", "data_key": data_key}))
-    assert read_parameters(parameters) == ("tcp://127.0.0.1:1", data_key)
+def test_the_parameters_are_an_address(parameters):
+    parameters.write_bytes(canonical_json({"registration": "tcp://127.0.0.1:1"}))
+    assert read_parameters(parameters) == "tcp://127.0.0.1:1"
 
 
 def test_without_parameters_it_is_said_how_such_a_kernel_is_started(parameters, tmp_path):
@@ -63,15 +65,14 @@ def test_without_parameters_it_is_said_how_such_a_kernel_is_started(parameters, 
         (b"[]", "are not a registration address"),
         (b"null", "are not a registration address"),
         (b"{}", "are not a registration address"),
-        (b'{"registration": "x"}', "are not a registration address"),
         (b'{"data_key": null}', "are not a registration address"),
         (b'{"registration": "x", "data_key": null, "exec_lines": "x"}', "are not a registration address"),
-        (b'{"registration": 1, "data_key": null}', "are not a registration address"),
-        (b'{"registration": null, "data_key": null}', "are not a registration address"),
-        (b'{"registration": "x", "data_key": 1}', "are not a registration address"),
-        (b'{"registration": "x", "data_key": ["k"]}', "are not a registration address"),
-        (b'{"registration": "x", "registration": "y", "data_key": null}', "The launch parameters"),
-        (b'{"registration": "x", "data_key": null}' + b" " * 4096, "larger than the 4096 bytes"),
+        (b'{"registration": 1}', "are not a registration address"),
+        (b'{"registration": null}', "are not a registration address"),
+        (b'{"registration": "x", "data_key": "study"}', "are not a registration address"),
+        (b'{"registration": ["x"]}', "are not a registration address"),
+        (b'{"registration": "x", "registration": "y"}', "The launch parameters"),
+        (b'{"registration": "x"}' + b" " * 4096, "larger than the 4096 bytes"),
         (b"[" * 100, "nested deeper"),
     ],
 )
@@ -104,12 +105,11 @@ def app() -> GramineKernelApp:
 
 
 def test_the_app_takes_its_parameters_from_the_file_and_nothing_from_its_arguments(parameters, monkeypatch):
-    parameters.write_bytes(canonical_json({"registration": "tcp://127.0.0.1:4711", "data_key": "mine"}))
+    parameters.write_bytes(canonical_json({"registration": "tcp://127.0.0.1:4711"}))
     monkeypatch.setattr(gramine_kernel, "PARAMETERS", parameters)
     started = app()
     started.parse_command_line(["--IPKernelApp.exec_lines=evil", "--registration=tcp://6.6.6.6:6"])
     assert started.registration == "tcp://127.0.0.1:4711"
-    assert started._data_key == "mine"
     assert started.exec_lines == []
 
 
@@ -118,7 +118,7 @@ def test_the_app_takes_its_parameters_from_the_file_and_nothing_from_its_argumen
     ["", "tcp://127.0.0.1:1 --debug", "tcp://127.0.0.1", "ipc://x", "tcp://127.0.0.1:1\n--debug", "--help"],
 )
 def test_an_address_that_is_none_ends_the_kernel_with_a_sentence(parameters, monkeypatch, address):
-    parameters.write_bytes(canonical_json({"registration": address, "data_key": None}))
+    parameters.write_bytes(canonical_json({"registration": address}))
     monkeypatch.setattr(gramine_kernel, "PARAMETERS", parameters)
     written: list[str] = []
     monkeypatch.setattr(sys, "__stderr__", SimpleNamespace(write=written.append))
@@ -448,6 +448,16 @@ def test_without_its_key_a_mount_stays_closed_and_the_kernel_goes_on(opened):
     assert "stays closed: the key is for other code." in logged[0]
 
 
+def challenge(**changed: Any) -> Challenge:
+    asked = Challenge(
+        client_key="rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7",
+        nonce=bytes(32),
+        audience="jupyter-client",
+        broker="tcp://127.0.0.1:1",
+    )
+    return replace(asked, **changed)
+
+
 def test_the_kernel_asks_for_the_key_only_after_it_was_accepted(monkeypatch):
     order: list[str] = []
     monkeypatch.setattr(
@@ -455,9 +465,10 @@ def test_the_kernel_asks_for_the_key_only_after_it_was_accepted(monkeypatch):
     )
     monkeypatch.setattr(GramineKernelApp, "_open_mounts", lambda self, name: order.append(name))
     started = app()
+    started._challenge = challenge()
     started.write_connection_file()
     assert order == ["registered"]
-    started._data_key = "mine"
+    started._challenge = challenge(data_key="mine")
     started.write_connection_file()
     assert order == ["registered", "registered", "mine"]
 
@@ -469,6 +480,81 @@ def test_a_refused_kernel_never_asks(monkeypatch):
     monkeypatch.setattr(gramine_kernel.AttestedKernelApp, "write_connection_file", refuse)
     monkeypatch.setattr(GramineKernelApp, "_open_mounts", lambda self, name: pytest.fail("asked"))
     started = app()
-    started._data_key = "mine"
+    started._challenge = challenge(data_key="mine")
     with pytest.raises(SystemExit):
         started.write_connection_file()
+
+
+# -- the owner of the image --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ed25519PrivateKey:
+    """The owner of the image that the kernel under test runs in."""
+    key = Ed25519PrivateKey.generate()
+    (tmp_path / "owner").write_text(key.public_key().public_bytes_raw().hex())
+    monkeypatch.setattr(gramine_kernel, "OWNER", tmp_path / "owner")
+    return key
+
+
+def test_a_challenge_that_the_owner_signed_is_answered(owner):
+    app().check_challenge(Challenge.decode(challenge(data_key="study").signed(owner).encode()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"signature": b""},
+        {"signature": bytes(64)},
+        {"nonce": bytes([1] * 32)},
+        {"client_key": "B8#JLSzfxjyGWzlLZ]$[%?)Wd6@$h7Q-8Ne]r2hX"},
+        {"audience": "another"},
+        {"broker": "tcp://127.0.0.1:2"},
+        {"data_key": "another"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_challenge_that_is_not_word_for_word_the_owners_is_not_answered(owner, change):
+    with pytest.raises(RefusedError, match="answers only to its owner"):
+        app().check_challenge(replace(challenge().signed(owner), **change))
+
+
+def test_a_stranger_is_not_answered(owner):
+    with pytest.raises(RefusedError, match="answers only to its owner"):
+        app().check_challenge(challenge().signed(Ed25519PrivateKey.generate()))
+
+
+def test_an_image_that_says_so_answers_anyone(tmp_path, monkeypatch):
+    (tmp_path / "owner").write_text("anyone")
+    monkeypatch.setattr(gramine_kernel, "OWNER", tmp_path / "owner")
+    app().check_challenge(challenge())
+
+
+@pytest.mark.parametrize("content", [None, "", "nobody", "ab"])
+def test_a_host_that_hides_the_owner_gets_no_answer(tmp_path, monkeypatch, content):
+    if content is not None:
+        (tmp_path / "owner").write_text(content)
+    monkeypatch.setattr(gramine_kernel, "OWNER", tmp_path / "owner")
+    with pytest.raises(RefusedError):
+        app().check_challenge(challenge())
+
+
+def test_the_challenge_is_checked_before_anything_is_bound(owner, monkeypatch):
+    class Registrar:
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(kernelapp.socket, "create_connection", lambda *_: Registrar())
+    monkeypatch.setattr(kernelapp, "send_message", lambda *_: None)
+    monkeypatch.setattr(kernelapp, "receive_message", lambda *_: challenge().encode())
+    ended: list[str] = []
+
+    def end(self: Any, sentence: str) -> None:
+        ended.append(sentence)
+        raise SystemExit(2)
+
+    monkeypatch.setattr(GramineKernelApp, "_end", end)
+    started = app()
+    started.registration = "tcp://127.0.0.1:1"
+    with pytest.raises(SystemExit):
+        started.init_connection_file()
+    assert "answers only to its owner" in ended[0]

@@ -148,18 +148,12 @@ def test_the_tee_says_which_program_runs(launcher, tee):
 
 
 def test_the_launch_parameters_are_in_the_file_and_never_in_the_arguments(launcher):
-    launcher.start("time.sleep(600)", "--data", str(launcher.directory / "data"), "--data-key", "key-of-ada")
+    launcher.start("time.sleep(600)", "--data", str(launcher.directory / "data"))
     record = launcher.record
-    assert json.loads(record["parameters"]) == {"registration": ADDRESS, "data_key": "key-of-ada"}
+    assert json.loads(record["parameters"]) == {"registration": ADDRESS}
     process = psutil.Process(record["pid"])
     for text in (*process.cmdline(), *launcher.gramine.environment, *launcher.gramine.environment.values()):
         assert "40123" not in text
-        assert "key-of-ada" not in text
-
-
-def test_without_a_data_key_none_is_named(launcher):
-    launcher.start("sys.exit(0)").wait(30)
-    assert json.loads(launcher.record["parameters"])["data_key"] is None
 
 
 @pytest.mark.parametrize("status", [0, 1, 7, 255])

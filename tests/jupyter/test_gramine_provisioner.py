@@ -19,7 +19,7 @@ from sealbook.jupyter import kernelspec
 
 @pytest.fixture
 def image(tmp_path: Path, stand_in: GramineStandIn, signing_key: Path) -> Image:
-    return small_image(tmp_path / "image", key=signing_key)
+    return small_image(tmp_path / "image", key=signing_key, owner=None)
 
 
 @pytest.fixture

@@ -6,14 +6,15 @@ import json
 import stat
 import threading
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from sealbook.attestation import Collateral, Policy, Quote, Verifier, policy_text
+from sealbook.attestation.collateral_memory import CollateralAge
 from sealbook.attestation.pccs import CollateralUnavailableError, source
-from sealbook.attestation.pccs.genuine import NotGenuineError, Platform, expires_at, require_genuine
+from sealbook.attestation.pccs.genuine import NotGenuineError, Platform, age_of, expires_at, require_genuine
 from sealbook.attestation.pccs.settings import PccsService
 from sealbook.attestation.simulated import Forge, QuoteSpec, ReportSpec
 from sealbook.attestation.simulated.sgx_extension import SgxExtensionSpec
@@ -206,6 +207,77 @@ def test_a_service_that_lags_does_not_replace_what_is_valid_longer(start, identi
     for _ in range(2):
         assert side.source().collateral_for(quote) == newer
     assert len(service.asked) == 8
+
+
+def test_what_is_newer_counts_although_it_ends_earlier(start, identity, tmp_path):
+    forge = Forge.create(FIRST)
+    quote = Quote.parse(forge.quote(ReportSpec(), QuoteSpec()))
+    service = start()
+    side = Side(tmp_path / "c", PccsService(service.url, identity.ca), options={"root": forge.root})
+    forge.issue_collateral(issued=FIRST, validity=timedelta(days=30))
+    older = forge.collateral()
+    forge.issue_collateral(issued=FIRST + timedelta(days=1), validity=timedelta(days=10))
+    newer = forge.collateral()
+    authority = Platform.of(quote, forge.root).authority
+    side.now = FIRST + timedelta(days=2)
+    for served in (older, newer, older):
+        service.serve(served, fmspc=quote.fmspc, authority=authority)
+        assert side.source().collateral_for(quote) == (
+            older if side.now < FIRST + timedelta(days=3) else newer
+        )
+        side.now += timedelta(days=2)
+    assert len(service.asked) == 12
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "tcb_info_issued",
+        "qe_identity_issued",
+        "tcb_eval_data_number",
+        "qe_eval_data_number",
+        "pck_crl_number",
+        "root_crl_number",
+    ],
+)
+def test_an_answer_of_which_one_part_is_older_does_not_replace_what_was_kept(
+    side, pccs, quote, monkeypatch, part
+):
+    """The verifier's memory would refuse it as a rollback."""
+    first = side.source().collateral_for(quote)
+    lagging: list[Collateral | None] = [None]
+    real = source.age_of
+
+    def age_of(collateral: Collateral) -> CollateralAge:
+        age = real(collateral)
+        return replace(age, **{part: getattr(age, part) - 1}) if collateral is lagging[0] else age
+
+    fetch = source.fetch_collateral
+
+    def fetch_collateral(*arguments: object, **options: object) -> Collateral:
+        lagging[:] = [fetch(*arguments, **options)]
+        return lagging[0]
+
+    monkeypatch.setattr(source, "age_of", age_of)
+    monkeypatch.setattr(source, "fetch_collateral", fetch_collateral)
+    side.now += timedelta(days=2)
+    found = side.source().collateral_for(quote)
+    assert found == first
+    assert found is not lagging[0]
+
+
+def test_the_age_is_what_the_verifier_remembers(genuine):
+    tcb_info, qe_identity = (genuine.statement(name) for name in ("tcb_info", "qe_identity"))
+    age = age_of(genuine)
+    assert age.tcb_eval_data_number == tcb_info["tcbEvaluationDataNumber"]
+    assert age.qe_eval_data_number == qe_identity["tcbEvaluationDataNumber"]
+    for seconds, statement in (
+        (age.tcb_info_issued, tcb_info),
+        (age.qe_identity_issued, qe_identity),
+    ):
+        assert datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") == statement["issueDate"]
+    assert age.pck_crl_number >= 1
+    assert age.root_crl_number >= 1
 
 
 @pytest.mark.parametrize(

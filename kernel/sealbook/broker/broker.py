@@ -38,6 +38,7 @@ from sealbook.broker import guards, rules
 from sealbook.broker.audit import AuditLog
 from sealbook.broker.clock import GuardedClock
 from sealbook.broker.keyring import SESSION_PREFIX, UNGUARDED, KeyRecord, Keyring, KeyVersion, open_keyring
+from sealbook.broker.ownership import OWNER_KEY
 from sealbook.broker.session import AttestedSession, SessionEndedError, SessionTable
 from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.sealing import KeyUnavailableError, SealingKey, check_key_name
@@ -357,6 +358,8 @@ class Broker:
                 return made.policy, lambda: made.key
             # Made only once the policy has passed: what gets no key leaves nothing behind either.
             return session.policy, lambda: self._current_session_key(session, name)
+        if name == OWNER_KEY:
+            raise KeyUnavailableError("It signs challenges and seals nothing: choose another key.")
         # One look at the keyring: nobody can exchange the guard between the decision and the key.
         stored = self.keyring.find(name)
         policy = None if stored.record.guard == UNGUARDED else self._load_policy(stored.record.guard)

@@ -125,7 +125,7 @@ def _kernel(machine: Machine, kernel: GramineKernel) -> Finding:
         problems.append(f"It was built with Gramine {image.facts.gramine}, and this is {here}.")
     if problems:
         return Finding(subject, TODO, f"{kernel.image}: {' '.join(problems)[:600]}", again)
-    return Finding(subject, OK, f"{kernel.image}, {'attested' if kernel.sgx else 'not attested'}")
+    return Finding(subject, OK, f"{kernel.image}, {'for SGX' if kernel.sgx else 'not attested'}")
 
 
 def _is_sgx(argv: list[str]) -> bool:

@@ -45,17 +45,29 @@ def build(
     work: Annotated[
         str, typer.Option(help="host: the notebook's directory as it is; encrypted: only encrypted files.")
     ] = "host",
+    owner: Annotated[
+        bool | None,
+        typer.Option(
+            "--owner/--no-owner",
+            help="Kernels of it answer only to the owner of your keyring.",
+            show_default="yes if it is signed",
+        ),
+    ] = None,
     enclave_size: Annotated[str, typer.Option(help="Upper limit of the enclave's memory.")] = "64G",
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Make an image from the packages installed here, and the policy that admits it."""
     from sealbook import paths
+    from sealbook.broker import open_keyring
+    from sealbook.broker.ownership import make_owner
     from sealbook.image.build import Recipe
     from sealbook.image.build import build as build_image
     from sealbook.image.distributions import installed_layers
 
+    wanted = key is not None if owner is None else owner
     recipe = Recipe(
+        owner=make_owner(open_keyring()) if wanted else None,
         name=name,
         layers=tuple(layer or installed_layers()),
         packages=tuple(package or ()),
@@ -71,6 +83,7 @@ def build(
     console.line(f"Image: {image.path} ({', '.join(facts.layers)}: {len(facts.packages)} packages)")
     console.line(f"Measurement: {facts.mrenclave}")
     console.line(f"Signer: {facts.mrsigner or 'not signed: say --key to run it on SGX'}")
+    console.line(f"Answers to: {f'the owner {facts.owner}' if facts.owner else 'anyone, also its host'}")
     console.line(f"Policies: {image.policy('gramine-sgx')}, {image.policy('gramine-direct')}")
 
 

@@ -55,7 +55,12 @@ def ensure_gramine(
         notes += replaced
     name = name or f"sealbook-{tee}"
     content = kernelspec.gramine_kernel_json(
-        tee, policy=path, image=opened.path, data=data.absolute() if data else None, data_key=data_key
+        tee,
+        policy=path,
+        image=opened.path,
+        data=data.absolute() if data else None,
+        data_key=data_key,
+        name=None if name == f"sealbook-{tee}" else name,
     )
     try:
         directory = kernelspec.install(content, user=prefix is None, prefix=prefix, name=name)
@@ -83,16 +88,18 @@ def _missing_for(image: Any, tee: str) -> list[str]:
 
 
 def _approve(image: Any, tee: str, name: str) -> tuple[Path, list[str]]:
-    """Make the image's own policy the user's; to install is to approve."""
+    """Write the policy that admits what was measured here; to install is to approve."""
     from sealbook.attestation import Policy
     from sealbook.broker import policy_file
     from sealbook.cli import machine
     from sealbook.cli.keyring_access import user_audit
+    from sealbook.image.approval import approving_policy
 
     source = image.policy(tee)
     _check_policy(Policy.load(source), source, image, tee)
     path = policy_file(name)
-    kept = machine.write_policy(path, source.read_text())
+    # Not a copy of the image's: that one could admit further enclaves, or release more.
+    kept = machine.write_policy(path, approving_policy(image, tee, path))
     measured = image.facts.mrenclave if tee == "gramine-sgx" else "none"
     user_audit().append("policy", decision="approved", policy=str(path), measurement=measured)
     return path, [f"Replaced the policy; the old one is {kept}."] if kept else []

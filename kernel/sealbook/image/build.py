@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -28,7 +29,9 @@ from sealbook.image import (
 )
 from sealbook.image.archived_imports import CODE, SOURCE
 from sealbook.image.image import BUILT_TIME, POLICY_FILES, PROGRAM, Facts, Image
+from sealbook.image.measuring import nobodys_key
 from sealbook.image.owned_directory import owned_directory
+from sealbook.image.reading import read_bounded
 from sealbook.image.sigstruct import Sigstruct
 from sealbook.image.tree import put
 
@@ -53,6 +56,9 @@ ENVIRONMENT = {
     "JOBLIB_MULTIPROCESSING": "0",
     # For interpreters that a cell starts; the kernel's own ignores it and has -B.
     "PYTHONDONTWRITEBYTECODE": "1",
+    # The same: without these they would import what the host puts beside the notebook.
+    "PYTHONSAFEPATH": "1",
+    "PYTHONNOUSERSITE": "1",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
 }
 
@@ -73,6 +79,8 @@ class Recipe:
         PEM file of an RSA key (3072 bits, exponent 3) that signs, or None.
     work
         ``"host"`` or ``"encrypted"``; see :mod:`sealbook.image.manifest`.
+    owner
+        Public key (32 bytes) of the one whose challenges its kernels answer; None for anyone's.
     enclave_size
         Upper limit of the enclave's memory, as Gramine writes sizes.
     """
@@ -83,6 +91,7 @@ class Recipe:
     lock: Path | None = None
     key: Path | None = None
     work: str = "host"
+    owner: bytes | None = None
     enclave_size: str = "64G"
 
 
@@ -111,13 +120,13 @@ def build(
     layers = _layers(recipe)
     if output.exists() and not (force and (output / "image.json").is_file()):
         raise InputError(f"{output} exists: say --force to replace an image, or name another directory.")
-    if recipe.key is not None and not recipe.key.is_file():
-        raise InputError(
-            f"There is no key {recipe.key}: `gramine-sgx-gen-private-key {recipe.key}` makes one."
-        )
     found = gramine.Gramine.find()
     output.parent.mkdir(parents=True, exist_ok=True)
-    with owned_directory(output.parent, f".{output.name}-") as directory:
+    with owned_directory(
+        output.parent,
+        f".sealbook-build-{output.name}-",
+        keep=lambda place: (place / "old").exists() and not output.exists(),
+    ) as directory:
         place = directory / "image"
         place.mkdir()
         _fill(place, recipe, layers, found, say)
@@ -125,7 +134,7 @@ def build(
             output.rename(directory / "old")
         try:
             place.rename(output)
-        except OSError:
+        except BaseException:
             if (directory / "old").exists():
                 (directory / "old").rename(output)
             raise
@@ -152,6 +161,8 @@ def _fill(
     modules = (root / interpreter.PREFIX.relative_to("/")).rglob("lib-dynload/*.so")
     libraries.install(root, [interpreter.binary(), *modules, *binaries, *tools], found.runtime)
     put(found.libos, place, PurePosixPath("/gramine", found.libos.name))
+    (root / "etc").mkdir(exist_ok=True)
+    (root / manifest.OWNER).write_text(recipe.owner.hex() if recipe.owner else manifest.ANYONE)
     for mount in ("scratch", "data", "work", "run/sealbook"):
         (root / mount).mkdir(parents=True, exist_ok=True)
     say("Measuring")
@@ -169,7 +180,7 @@ def _fill(
             trusted=trusted,
         )
     )
-    (place / f"{PROGRAM}.manifest").write_text(text)
+    (place / f"{PROGRAM}.manifest").write_text(text, encoding="utf-8")
     sigstruct = _sign(place, recipe.key, say)
     facts = Facts(
         name=recipe.name,
@@ -184,6 +195,8 @@ def _fill(
         isv_svn=sigstruct.isv_svn,
         signed=recipe.key is not None,
         work=recipe.work,
+        manifest=hashlib.sha256(text.encode()).hexdigest(),
+        owner=recipe.owner.hex() if recipe.owner else None,
         groups=_groups(place, trusted),
     )
     facts.save(place)
@@ -197,8 +210,28 @@ def _check(recipe: Recipe) -> None:
         raise InputError(f"'{recipe.name}' is not an image name: use letters, digits, '.', '_' and '-'.")
     if recipe.work not in ("host", "encrypted"):
         raise InputError(f"'{recipe.work}' is not a kind of working directory: say host or encrypted.")
+    if recipe.key is not None:
+        _check_key(recipe.key)
     if not re.fullmatch(r"[1-9][0-9]{0,5}[KMG]", recipe.enclave_size):
         raise InputError(f"'{recipe.enclave_size}' is not a size: write it like 64G.")
+
+
+def _check_key(path: Path) -> None:
+    """Look at the signing key before anything is built."""
+    if not path.is_file():
+        raise InputError(f"There is no key {path}: `gramine-sgx-gen-private-key {path}` makes one.")
+    try:
+        key = serialization.load_pem_private_key(read_bounded(path, "The key", 1 << 16), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, rsa.RSAPrivateKey) or (key.key_size, key.public_key().public_numbers().e) != (
+        3072,
+        3,
+    ):
+        raise InputError(
+            f"{path} is no key that SGX takes, RSA of 3072 bits with exponent 3 in a PEM file without a "
+            "passphrase: `gramine-sgx-gen-private-key` makes one."
+        )
 
 
 def _layers(recipe: Recipe) -> tuple[str, ...]:
@@ -225,17 +258,7 @@ def _sign(place: Path, key: Path | None, say: Callable[[str], None]) -> Sigstruc
         say("Signing")
         gramine.sign(place, PROGRAM, key)
         return Sigstruct.parse(signature.read_bytes())
-    with tempfile.TemporaryDirectory(prefix="sealbook-image-") as directory:
-        thrown_away = Path(directory, "key.pem")
-        thrown_away.touch(mode=0o600)
-        # What SGX asks for (Intel SDM volume 3D, section 38.13): 3072 bits, exponent 3.
-        thrown_away.write_bytes(
-            rsa.generate_private_key(3, 3072).private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.TraditionalOpenSSL,
-                serialization.NoEncryption(),
-            )
-        )
+    with nobodys_key() as thrown_away:
         gramine.sign(place, PROGRAM, thrown_away)
     measured = Sigstruct.parse(signature.read_bytes())
     # Not left behind: it would look like a signed image.

@@ -21,6 +21,9 @@ import matplotlib.font_manager as manager
 find = manager.findSystemFonts
 manager.findSystemFonts = lambda places=None, fontext="ttf": find(places, fontext) if places else []
 fonts = manager.FontManager()
+# They come out of a set, in another order each time.
+fonts.ttflist.sort(key=repr)
+fonts.afmlist.sort(key=repr)
 manager.json_dump(fonts, f"{sys.argv[1]}/fontlist-v{fonts.__version__}.json")
 """
 

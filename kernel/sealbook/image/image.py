@@ -49,6 +49,10 @@ class Facts:
         Hex, or None while not known.
     work
         ``"host"`` or ``"encrypted"``; see :mod:`sealbook.image.manifest`.
+    manifest
+        SHA-256 of ``kernel.manifest`` in hex.
+    owner
+        Whose challenges its kernels answer (an Ed25519 public key in hex), or None for anyone's.
     groups
         What is measured: number of files and bytes of each group.
     """
@@ -65,6 +69,8 @@ class Facts:
     isv_svn: int
     signed: bool
     work: str
+    manifest: str
+    owner: str | None = None
     groups: dict[str, dict[str, int]] = field(default_factory=dict)
     format: int = _FORMAT
 
@@ -120,7 +126,7 @@ class Image:
     def problems(self, tee: str = "gramine-direct") -> list[str]:
         """Return what keeps a kernel of that kind from being started from this image, as sentences."""
         found = []
-        for check in (self.check_signed, self.check_safe, self.check_unchanged):
+        for check in (self.check_signed, self.check_owned, self.check_safe, self.check_unchanged):
             try:
                 check(tee)
             except SealbookError as error:
@@ -151,6 +157,7 @@ class Image:
                 "build it again with `sealbook image build --force`."
             )
         self.check_signed(tee)
+        self.check_owned(tee)
         self.check_unchanged(tee)
 
     def check_signed(self, tee: str) -> None:
@@ -173,6 +180,20 @@ class Image:
         signed = Sigstruct.parse(read_bounded(parts[1], "The signature", 2 * SIGSTRUCT_BYTES))
         if (signed.mrenclave.hex(), signed.mrsigner.hex()) != (self.facts.mrenclave, self.facts.mrsigner):
             raise RefusedError(f"{parts[1]} signs another image than {self.path / FACTS_FILE} says: {again}.")
+
+    def check_owned(self, tee: str) -> None:
+        """Refuse to run an image on hardware that would make quotes for its host.
+
+        Raises
+        ------
+        RefusedError
+            The image answers anyone; see :mod:`sealbook.broker.ownership`.
+        """
+        if tee == "gramine-sgx" and self.facts.owner is None:
+            raise RefusedError(
+                f"The image {self.path} answers anyone, so that its host could have it make quotes: build it "
+                "again with `sealbook image build --force --key KEY --owner`."
+            )
 
     def check_safe(self, tee: str) -> None:
         """Refuse an image whose manifest has an unsafe setting; see :mod:`sealbook.image.lint`.
@@ -212,6 +233,11 @@ class Image:
             ) from None
         for uri, digest in hashes:
             self._check_file(uri, digest)
+        # For gramine-direct, which takes any manifest; SGX compares the signed one with its signature.
+        with self._path_of(".manifest").open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if not hmac.compare_digest(found, self.facts.manifest):
+            raise RefusedError(_changed(self._path_of(".manifest"), "has another content"))
 
     def manifest(self, tee: str = "gramine-direct") -> dict[str, Any]:
         """Return the manifest that Gramine would read.

@@ -1,13 +1,13 @@
 """What `sealbook image inspect` shows: what is measured, what the host can see and change, and why it may.
 
-Made from the manifest and ``image.json`` alone. The manifest is what counts, for the measurement covers it;
-where the record says something else, that is said.
+Made from the manifests and ``image.json`` alone. The signed manifest is what counts, for the measurement
+covers it; where the other one or the record says something else, that is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,17 @@ from sealbook.image.lint import lint
 from sealbook.image.lint_files import read_files
 from sealbook.image.manifest import REGISTRATION_PLACE, SCRATCH_PLACE, WORK_PLACE
 from sealbook.image.mounts import CHROOT, ENCRYPTED, OPEN_PLACES, TMPFS, Files, Mount
-from sealbook.image.objection import Objection
-from sealbook.image.reading import MANIFEST, check_facts, read_bounded, read_manifest
+from sealbook.image.objection import Objection, several
+from sealbook.image.reading import MANIFEST, SIGNED_MANIFEST, check_facts, read_bounded, read_manifest
 
 _MAX_FACTS_BYTES = 1 << 20
+
+#: What gramine-sgx-sign adds, as false, to a manifest in which all is written that the lint wants written.
+_ADDED_BY_GRAMINE = (("sgx", "debug"), ("sgx", "enable_stats"), ("sgx", "use_exinfo"))
+_NO_SIGNED_MANIFEST = (
+    f"{FACTS_FILE} says that it is signed, and there is no {SIGNED_MANIFEST}: what is shown is {MANIFEST}, "
+    "which SGX does not run."
+)
 
 _MEASURED = (
     "every file there is measured: Gramine compares what it reads with the SHA-256, and opens no other"
@@ -111,7 +118,7 @@ def inspect_image(image: Path) -> Inspection:
     Raises
     ------
     InputError
-        It is none, or one of its two files cannot be used.
+        It is none, or one of its files cannot be used.
     """
     if not image.is_dir():
         raise InputError(f"{image} is not a kernel image: it is no directory.")
@@ -119,7 +126,12 @@ def inspect_image(image: Path) -> Inspection:
     data = read_bounded(source, "The image's record", _MAX_FACTS_BYTES)
     parsed = parse_json(data, what=str(source), max_bytes=_MAX_FACTS_BYTES)
     check_facts(parsed, str(source))
-    return inspect_manifest(read_manifest(image / MANIFEST), Facts(**parsed))
+    facts, plain = Facts(**parsed), read_manifest(image / MANIFEST)
+    if not (image / SIGNED_MANIFEST).exists():
+        unsigned = (_NO_SIGNED_MANIFEST,) if facts.signed else ()
+        return _with_remarks(inspect_manifest(plain, facts), unsigned)
+    signed = read_manifest(image / SIGNED_MANIFEST)
+    return _with_remarks(inspect_manifest(signed, facts), _differences(plain, signed))
 
 
 def inspect_manifest(manifest: Mapping[str, Any], facts: Facts) -> Inspection:
@@ -140,6 +152,42 @@ def inspect_manifest(manifest: Mapping[str, Any], facts: Facts) -> Inspection:
         objections=objections,
         remarks=tuple(_remarks(facts, files, sgx, trusted, objections)),
     )
+
+
+def _with_remarks(inspection: Inspection, remarks: Iterable[str]) -> Inspection:
+    return replace(inspection, remarks=(*inspection.remarks, *remarks))
+
+
+def _differences(plain: Mapping[str, Any], signed: Mapping[str, Any]) -> Iterator[str]:
+    """Say where the two manifests of an image differ, apart from what Gramine writes when it signs."""
+    one, other = (dict(_settings(manifest)) for manifest in (plain, signed))
+    for name in _ADDED_BY_GRAMINE:
+        if name not in one and other.get(name) is False:
+            del other[name]
+    names = sorted(".".join(name) for name in {*one, *other} if not _same(one.get(name), other.get(name)))
+    if names:
+        yield (
+            f"{SIGNED_MANIFEST}, which SGX runs and which is shown here, is not {MANIFEST}, which "
+            f"gramine-direct runs: they differ in {several(names)}."
+        )
+
+
+def _settings(table: Mapping[str, Any], *outer: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from _settings(value, *outer, name)
+        else:
+            yield (*outer, name), value
+
+
+def _same(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False  # Python takes True for 1; TOML does not
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
+    return bool(one == other)
 
 
 def _table(value: Any) -> Mapping[str, Any]:

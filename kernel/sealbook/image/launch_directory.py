@@ -26,7 +26,6 @@ def launch_directory(
     work: Path,
     data: Path | None,
     registration: str,
-    data_key: str | None,
 ) -> Iterator[Path]:
     """Make the directory for one start, and remove it afterwards.
 
@@ -40,8 +39,6 @@ def launch_directory(
         What the encrypted data mount keeps its files in; None for an empty directory.
     registration
         Where the provisioner waits, ``tcp://host:port``.
-    data_key
-        Name of the key of the data mount.
     """
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with owned_directory(parent, _PREFIX) as place:
@@ -54,5 +51,5 @@ def launch_directory(
             (place / DATA).symlink_to(data.absolute(), target_is_directory=True)
         parameters = place / REGISTRATION
         parameters.parent.mkdir()
-        parameters.write_bytes(canonical_json({"registration": registration, "data_key": data_key}))
+        parameters.write_bytes(canonical_json({"registration": registration}))
         yield place

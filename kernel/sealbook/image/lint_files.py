@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sealbook.image.lint_settings import unknown_keys
-from sealbook.image.manifest import REGISTRATION_PLACE, WORK_PLACE
+from sealbook.image.manifest import REGISTRATION_PLACE, SCRATCH, SCRATCH_PLACE, WORK_PLACE
 from sealbook.image.mounts import (
     CHROOT,
     ENCRYPTED,
@@ -188,6 +188,7 @@ def _mounts(fs: Mapping[str, Any]) -> tuple[tuple[Mount, ...], list[Objection], 
             kind = entry.get("type", CHROOT)
             host = host_path(entry["uri"]) if "uri" in entry else None
             mounts.append(Mount(setting, kind, entry["path"], host, entry.get("key_name")))
+            objections += _against_shared_key(mounts[-1], mounts[:-1])
     return tuple(mounts), objections, not objections
 
 
@@ -280,6 +281,23 @@ def _against_key(setting: str, entry: Mapping[str, Any]) -> Iterator[Objection]:
             shown(recovery),
             "it is true or false",
             "write one of them, or nothing",
+        )
+
+
+def _against_shared_key(mount: Mount, before: list[Mount]) -> Iterator[Objection]:
+    """Refuse a key of two mounts: whoever gets the one reads and writes the other."""
+    if mount.kind != ENCRYPTED:
+        return
+    setting, found = f"{mount.setting}.key_name", shown(mount.key_name)
+    other = next((other for other in before if other.key_name == mount.key_name), None)
+    if other is not None:
+        yield Objection(setting, found, f"{other.setting} has the same key", "name a key of its own")
+    elif (mount.path == SCRATCH_PLACE) != (mount.key_name == SCRATCH):
+        yield Objection(
+            setting,
+            found,
+            f'"{SCRATCH}" is the key that the kernel makes for {SCRATCH_PLACE} and for nothing else',
+            f'write "{SCRATCH}" there and nowhere else',
         )
 
 

@@ -18,6 +18,10 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: modules, and writes byte code (which Gramine, without time stamps, would have it write at every start).
 ISOLATION = ("-I", "-B")
 
+#: The modules that are made to run in an image.
+_OWN = "sealbook."
+_RUN = f"write -m and a module of {_OWN}*, or the absolute path of a file in sgx.trusted_files"
+
 #: Search paths of programs; they may name measured directories and nothing else.
 _SEARCH_PATHS = ("LD_LIBRARY_PATH", "PATH")
 #: Python's own variables that neither load nor hide anything. Others may not be there: a child process is
@@ -30,8 +34,13 @@ _HARMLESS_PYTHON = {
     "PYTHONUNBUFFERED",
     "PYTHONUTF8",
 }
-#: Variables with which a shell or the C library loads or runs something before the program begins. Those of
-#: a JVM are not among them: their values are measured, and Spark needs some.
+_JVM = "every JVM loads agents and classes by it"
+_PERL = "every Perl loads code by it"
+#: Without them an interpreter that a cell starts imports from the working directory, which is the host's, or
+#: from a home folder. An empty value does not count for Python.
+_CHILDREN = ("PYTHONNOUSERSITE", "PYTHONSAFEPATH")
+#: Variables with which a shell, the C library or another interpreter loads or runs something before the
+#: program begins.
 _DANGEROUS = {
     "BASH_ENV": "every bash runs what it names first",
     "BASHOPTS": "it changes how every bash reads a script",
@@ -39,10 +48,21 @@ _DANGEROUS = {
     "GCONV_PATH": "the C library loads code from it",
     "GLIBC_TUNABLES": "it changes what protects memory in every program",
     "IFS": "it changes how every shell reads a script",
+    "JAVA_TOOL_OPTIONS": _JVM,
+    "JDK_JAVA_OPTIONS": _JVM,
+    "LUA_INIT": "every Lua runs it",
+    "NODE_OPTIONS": "every Node.js loads code by it",
+    "PERLLIB": _PERL,
     "PROMPT_COMMAND": "every bash runs it",
     "PS4": "every traced bash runs it",
+    "RUBYOPT": "every Ruby loads code by it",
     "SHELLOPTS": "it changes how every bash reads a script",
+    "_JAVA_OPTIONS": _JVM,
 }
+#: Endings of the names whose values programs take for paths, also where they do not look like one.
+_NAMES_PATHS = re.compile(
+    r"(DIRS?|PATHS?|HOME|CONF|CONFIG|LIBS?|FILES?|RC|PREFIX|ROOT|TMP|TEMP)$", re.IGNORECASE
+)
 #: Where programs, libraries and the linker's own files are, whatever the search paths say.
 _STANDARD_CODE = ("/bin", "/etc", "/lib", "/lib64", "/sbin", "/usr")
 _PATH_IN_VALUE = re.compile(r"/[^\s:;,\"'=]*")
@@ -55,7 +75,7 @@ def check_programs(manifest: Mapping[str, Any], files: Files) -> Iterator[Object
     )
     entrypoint = libos.get("entrypoint")
     yield from _entrypoint(entrypoint, files)
-    yield from _arguments(loader.get("argv"), files)
+    yield from _arguments(loader.get("argv"), entrypoint, files)
     environment, objections = _environment(loader.get("env"))
     yield from objections
     directories = [*_STANDARD_CODE, *_prefix(entrypoint)]
@@ -94,14 +114,14 @@ def _entrypoint(path: Any, files: Files) -> Iterator[Objection]:
         )
 
 
-def _arguments(argv: Any, files: Files) -> Iterator[Objection]:
+def _arguments(argv: Any, entrypoint: Any, files: Files) -> Iterator[Objection]:
     setting = "loader.argv"
     if argv is None:
         yield Objection(
             setting,
             NOT_WRITTEN,
             "without arguments the interpreter runs what the host writes to its standard input",
-            f'write ["python3", "{ISOLATION[0]}", "{ISOLATION[1]}", "-m", "..."]',
+            f'write ["python3", "{ISOLATION[0]}", "{ISOLATION[1]}", "-m", "sealbook...."]',
         )
         return
     if not isinstance(argv, list) or not all(isinstance(each, str) and "\0" not in each for each in argv):
@@ -116,9 +136,19 @@ def _arguments(argv: Any, files: Files) -> Iterator[Objection]:
             f"begin with python3 {' '.join(ISOLATION)}",
         )
         return
-    fault = _fault_of_program(argv[3:], files)
+    fault = _fault_of_name(argv[0], entrypoint) or _fault_of_program(argv[3:], files)
     if fault:
         yield Objection(setting, shown_argv, *fault)
+
+
+def _fault_of_name(name: str, entrypoint: Any) -> tuple[str, str] | None:
+    """Judge what the interpreter is told that it is called."""
+    if name == entrypoint or _INTERPRETER.fullmatch(name):
+        return None
+    return (
+        "Python takes its own libraries from beside the file that its first argument names",
+        "write python3 first, or what libos.entrypoint says",
+    )
 
 
 def _fault_of_program(arguments: list[str], files: Files) -> tuple[str, str] | None:
@@ -126,16 +156,21 @@ def _fault_of_program(arguments: list[str], files: Files) -> tuple[str, str] | N
         return "the interpreter would run what the host writes to its standard input", "add -m and a module"
     first, *rest = arguments
     if first == "-m" and rest and _MODULE.fullmatch(rest[0]):
-        return None
+        # Others run what their arguments or their standard input say: pdb, runpy, code.
+        fault = None if rest[0].startswith(_OWN) else (f"nobody judged the module {shortened(rest[0])}", _RUN)
+        return fault or _fault_of_rest(rest[1:])
     if first.startswith("-") and first not in {"-m", "-c"}:
         # Some are harmless and some are not: -i reads from the host, -X pycache_prefix loads from anywhere.
         return f"nobody judged the option {shortened(first)}", "remove it"
     if is_plain(first) and (not files.complete or _is_trusted(first, files)):
+        return _fault_of_rest(rest)
+    return "what it runs is neither a module nor a measured file", _RUN
+
+
+def _fault_of_rest(rest: list[str]) -> tuple[str, str] | None:
+    if not rest:
         return None
-    return (
-        "what it runs is neither a module nor a measured file",
-        "write -m and a module, or the absolute path of a file in sgx.trusted_files",
-    )
+    return f"nobody judged what the program does with {shortened(' '.join(rest))}", "remove it"
 
 
 def _is_trusted(path: str, files: Files) -> bool:
@@ -178,6 +213,17 @@ def _environment(env: Any) -> tuple[dict[str, str], list[Objection]]:
                 'write "1"',
             )
         )
+    for name in _CHILDREN:
+        if not values.get(name):
+            objections.append(
+                Objection(
+                    f"loader.env.{name}",
+                    shown(values.get(name)),
+                    "interpreters that a cell starts would import what lies in the working directory or a "
+                    "home folder",
+                    'write "1"',
+                )
+            )
     return values, objections
 
 
@@ -188,7 +234,7 @@ def _danger_of(name: str) -> str | None:
         return "the dynamic linker loads or changes code by it"
     if name.startswith("PYTHON") and name not in _HARMLESS_PYTHON:
         return "child interpreters load code by it or lose what protects them"
-    return _DANGEROUS.get(name)
+    return _PERL if name.startswith("PERL5") else _DANGEROUS.get(name)
 
 
 def _fault_of_entry(entry: str, files: Files) -> tuple[str, str, str] | None:
@@ -214,7 +260,7 @@ def _fault_of_entry(entry: str, files: Files) -> tuple[str, str, str] | None:
 def _named_by_environment(environment: Mapping[str, str], files: Files) -> Iterator[Objection]:
     """Refuse a home, a temporary or a configuration directory in which the host can put code."""
     for name, value in environment.items():
-        if name in _SEARCH_PATHS:
+        if name in _SEARCH_PATHS or name in _HARMLESS_PYTHON:
             continue
         for found in _PATH_IN_VALUE.findall(value):
             path = posixpath.normpath(f"/{found.lstrip('/')}")
@@ -229,13 +275,22 @@ def _named_by_environment(environment: Mapping[str, str], files: Files) -> Itera
                 )
                 break
         else:
-            if re.match(r"~|\.\.?(/|$)", value):
+            if _is_relative(name, value):
                 yield Objection(
                     f"loader.env.{name}",
                     shown(value),
                     "it depends on the working directory or the home folder",
                     "write an absolute path",
                 )
+
+
+def _is_relative(name: str, value: str) -> bool:
+    if re.match(r"~|\.\.?(/|$)", value):
+        return True
+    # An empty one is the working directory too, or is taken for not written.
+    return _NAMES_PATHS.search(name) is not None and not all(
+        is_plain(path) for path in re.split("[:;,]", value)
+    )
 
 
 # -- where code lies -----------------------------------------------------------------------------

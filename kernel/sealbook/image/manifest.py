@@ -20,6 +20,14 @@ REGISTRATION_PLACE = "/run/sealbook/registration"
 
 SCRATCH_PLACE, DATA_PLACE, WORK_PLACE = "/scratch", "/data", "/work"
 
+#: Whose challenges the kernels of an image answer: the owner's public key in hex, or :data:`ANYONE`.
+OWNER, ANYONE = "etc/sealbook-owner", "anyone"
+
+#: An empty file of the image, laid over files in the notebook's directory that would be run: matplotlib's
+#: settings (``figure.hooks`` names functions to call) and pdb's start-up commands.
+EMPTY = "etc/empty"
+CODE_IN_WORK = ("matplotlibrc", ".pdbrc")
+
 #: ISVPRODID and ISVSVN of kernels; the number is raised when a fixed weakness must not run any more.
 ISV_PROD_ID, ISV_SVN = 1, 1
 
@@ -114,7 +122,13 @@ class Content:
 def render(content: Content) -> str:
     """Return the manifest's text."""
     if content.work == "host":
-        work_mount = f"{{ path = {_toml(WORK_PLACE)}, uri = {_uri(WORK)} }}"
+        mounts = [f"{{ path = {_toml(WORK_PLACE)}, uri = {_uri(WORK)} }}"]
+        # What libraries look for in the working directory and run: the host's would run in the kernel.
+        mounts += [
+            f"{{ path = {_toml(f'{WORK_PLACE}/{name}')}, uri = {_uri(f'{IMAGE}/root/{EMPTY}')} }}"
+            for name in CODE_IN_WORK
+        ]
+        work_mount = ",\n  ".join(mounts)
         allowed = [f"file:{REGISTRATION}", f"file:{WORK}/"]
     else:
         work_mount = (

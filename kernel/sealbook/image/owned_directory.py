@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _LOCK = "lock"
+#: What its lock holds, so that no directory of somebody else is taken for one.
+_MARKER = b"Made by sealbook (owned_directory); removed with all that is beside it when nobody locks it.\n"
 
 
 @contextlib.contextmanager
-def owned_directory(parent: Path, prefix: str) -> Iterator[Path]:
+def owned_directory(
+    parent: Path, prefix: str, *, keep: Callable[[Path], bool] = lambda place: False
+) -> Iterator[Path]:
     """Make a directory for this process, and remove it afterwards; first remove what dead processes left.
 
     Parameters
@@ -22,19 +28,24 @@ def owned_directory(parent: Path, prefix: str) -> Iterator[Path]:
     parent
         Where it is made; must exist.
     prefix
-        Of its name. Only directories with this prefix and a lock that nobody holds are removed.
+        Of its name. Only directories with this prefix and a lock of this module that nobody holds are
+        removed.
+    keep
+        Asked before each is removed, also this one: whether it holds something that is nowhere else.
     """
     with _alone(parent):
-        _sweep(parent, prefix)
+        _sweep(parent, prefix, keep)
         place = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         # Held as long as this process lives, so that nobody sweeps it.
         lock = os.open(place / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
+        os.write(lock, _MARKER)
     try:
         yield place
     finally:
         os.close(lock)
-        shutil.rmtree(place, ignore_errors=True)
+        if not keep(place):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -48,12 +59,19 @@ def _alone(parent: Path) -> Iterator[None]:
         os.close(directory)
 
 
-def _sweep(parent: Path, prefix: str) -> None:
-    for place in parent.glob(f"{prefix}*"):
+def _sweep(parent: Path, prefix: str, keep: Callable[[Path], bool]) -> None:
+    for place in parent.glob(f"{glob.escape(prefix)}*"):
         with contextlib.suppress(OSError):
-            lock = os.open(place / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+            lock = os.open(place / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(place, ignore_errors=True)
+                if _is_ours(lock) and not keep(place):
+                    shutil.rmtree(place, ignore_errors=True)
             finally:
                 os.close(lock)
+
+
+def _is_ours(lock: int) -> bool:
+    if not stat.S_ISREG(os.fstat(lock).st_mode):
+        return False
+    return os.read(lock, len(_MARKER) + 1) == _MARKER

@@ -19,6 +19,7 @@ PROGRAMS = (
 
 #: What the C library and Python look up; the host's own files say things about the host.
 _ETC = {
+    "empty": "",
     "passwd": "root:x:0:0:root:/scratch:/bin/sh\n",
     "group": "root:x:0:\n",
     "hosts": "127.0.0.1 localhost\n",

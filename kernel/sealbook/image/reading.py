@@ -154,6 +154,8 @@ _FACTS: Mapping[str, tuple[_Check, str]] = {
     "isv_prod_id": _ID,
     "isv_svn": _ID,
     "signed": (lambda value: isinstance(value, bool), "true or false"),
+    "manifest": (_text(r"[0-9a-f]{64}"), "64 lower-case hexadecimal digits"),
+    "owner": _MEASUREMENT,
     "work": (_text("host|encrypted"), '"host" or "encrypted"'),
     "groups": (
         _table(_text(r"[A-Za-z][A-Za-z0-9 _-]{0,39}"), _is_group),

@@ -1,9 +1,8 @@
 """Entry point inside Gramine, and the one place for everything that ipykernel needs to be told there.
 
 Started by Gramine itself: the manifest fixes these arguments, and nothing of the host's command line or
-environment gets in. The one thing the host says is in a small mounted file: where to register, and which of
-the keys that this kernel may have anyway opens its data mount. All else it learns from the
-provisioner's challenge, and its quote binds it.
+environment gets in. The one thing the host says is in a small mounted file: where to register. All else it
+learns from the provisioner's challenge, which the image's owner signed, and its quote binds it.
 
 Handled elsewhere, because an option does it: ``MALLOC_ARENA_MAX`` (the manifest's environment), byte code
 and time stamps (:mod:`sealbook.image.archives`), the number of files (the same), no parent process to poll
@@ -25,6 +24,7 @@ import psutil
 import zmq
 from ipykernel.heartbeat import Heartbeat
 from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.utils import timing
 from traitlets import Type, default
 
 from sealbook import session
@@ -36,12 +36,16 @@ from sealbook.attestation.gramine import (
     set_mount_key,
 )
 from sealbook.encoding import parse_json
-from sealbook.errors import InputError, SealbookError
+from sealbook.errors import InputError, RefusedError, SealbookError
+from sealbook.jupyter.handshake import Challenge
 from sealbook.jupyter.kernel import AttestedKernel, AttestedShell
 from sealbook.jupyter.kernelapp import AttestedKernelApp
 
 #: Where the manifest mounts the launch parameters; see :mod:`sealbook.image.manifest`.
 PARAMETERS = Path("/run/sealbook/registration")
+
+#: Which the image measures: its owner's public key in hex, or :data:`ANYONE`.
+OWNER, ANYONE = Path("/etc/sealbook-owner"), "anyone"
 
 _MAX_PARAMETERS = 4096
 
@@ -76,10 +80,29 @@ class PackageMagics(Magics):
 class GramineShell(AttestedShell):
     """The shell of a kernel in Gramine."""
 
+    #: Why an encrypted directory cannot be used, for whoever runs the first cell.
+    closed: str | None = None
+
     def init_magics(self) -> None:
-        """Replace the magics that would try to install packages."""
+        """Replace the magics that would try to install packages, and the CPU clock of those that measure.
+
+        Gramine has no getrusage, and what it has of CPU clocks is wrong, so that %time and %timeit would
+        fail or lie. They have no option for another clock.
+        """
         super().init_magics()
         self.register_magics(PackageMagics)
+        timing.clock = lambda: 0.0
+        timing.clock2 = lambda: (0.0, 0.0)
+
+    def init_events(self) -> None:
+        """Say before the first cell what stays closed."""
+        super().init_events()
+        self.events.register("pre_run_cell", self._say_what_is_closed)
+
+    def _say_what_is_closed(self, info: Any) -> None:
+        if self.closed is not None:
+            print(self.closed, file=sys.stderr)
+            self.closed = None
 
     def system(self, cmd: str) -> None:
         """Run `!cmd` as a plain subprocess: the stock way needs a pseudo-terminal, and Gramine has none.
@@ -156,8 +179,7 @@ class GramineKernelApp(AttestedKernelApp):
 
     kernel_class = Type(GramineKernel)
     heartbeat_class = GramineHeartbeat
-
-    _data_key: str | None = None
+    _closed: str | None = None
 
     @default("ip")
     def _ip_default(self) -> str:
@@ -167,16 +189,28 @@ class GramineKernelApp(AttestedKernelApp):
     def parse_command_line(self, argv: list[str] | None = None) -> None:
         """Take the launch parameters from their file; the command line is the manifest's."""
         try:
-            address, self._data_key = read_parameters(PARAMETERS)
+            address = read_parameters(PARAMETERS)
         except SealbookError as error:
             self._end(str(error))
         super().parse_command_line([f"--registration={address}"])
 
+    def check_challenge(self, challenge: Challenge) -> None:
+        """Answer only to the owner that the image names; see :mod:`sealbook.broker.ownership`."""
+        owner = read_owner(OWNER)
+        if owner is not None:
+            challenge.check_signature(owner)
+
     def write_connection_file(self, **kwargs: Any) -> None:
         """Register; once the evidence was accepted, open the encrypted mounts."""
         super().write_connection_file(**kwargs)
-        if self._data_key is not None:
-            self._open_mounts(self._data_key)
+        if self._challenge.data_key:
+            self._open_mounts(self._challenge.data_key)
+
+    def init_extensions(self) -> None:
+        """Load the magics, and let the shell say what stays closed."""
+        super().init_extensions()
+        if isinstance(self.shell, GramineShell):
+            self.shell.closed = self._closed
 
     def _try_bind_socket(self, s: zmq.Socket[Any], port: int) -> int:
         return bind(s, self.ip, port)
@@ -189,11 +223,27 @@ class GramineKernelApp(AttestedKernelApp):
                 if (DIRECTORY / "keys" / mount).exists():
                     set_mount_key(mount, mount_key(key.secret, mount))
         except SealbookError as error:
-            self.log.warning("What is encrypted with the key %s stays closed: %s", name, error)
+            self._closed = f"What is encrypted with the key '{name}' stays closed: {error}"
+            self.log.warning("%s", self._closed)
 
 
-def read_parameters(path: Path) -> tuple[str, str | None]:
-    """Return the address to register at and the name of the data mount's key; both are untrusted.
+def read_owner(path: Path) -> bytes | None:
+    """Return the public key of the image's owner, 32 bytes, or None if the image says that it answers anyone.
+
+    Raises
+    ------
+    RefusedError
+        The file cannot be read: a host that hides it must not turn the image into one that answers anyone.
+    """
+    try:
+        text = path.read_text().strip()
+        return None if text == ANYONE else bytes.fromhex(text)
+    except (OSError, ValueError):
+        raise RefusedError("This image does not say who its owner is: build it again.") from None
+
+
+def read_parameters(path: Path) -> str:
+    """Return the address to register at, which is untrusted.
 
     Raises
     ------
@@ -209,12 +259,10 @@ def read_parameters(path: Path) -> tuple[str, str | None]:
             "run `papermill -k sealbook-gramine-sgx`."
         ) from None
     parsed = parse_json(data, what="The launch parameters", max_bytes=_MAX_PARAMETERS)
-    if not isinstance(parsed, dict) or set(parsed) != {"registration", "data_key"}:
-        raise InputError("The launch parameters are not a registration address and a key's name.")
-    address, data_key = parsed["registration"], parsed["data_key"]
-    if not isinstance(address, str) or not isinstance(data_key, str | None):
-        raise InputError("The launch parameters are not a registration address and a key's name.")
-    return address, data_key
+    address = parsed.get("registration") if isinstance(parsed, dict) and len(parsed) == 1 else None
+    if not isinstance(address, str):
+        raise InputError("The launch parameters are not a registration address.")
+    return address
 
 
 def main() -> None:

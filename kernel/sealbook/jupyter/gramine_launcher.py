@@ -42,7 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work=Path.cwd(),
         data=options.data,
         registration=options.registration,
-        data_key=options.data_key,
     ) as place:
         return _supervise([options.tee, f"{IMAGE}/{PROGRAM}"], place)
 
@@ -80,7 +79,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tee", choices=("gramine-sgx", "gramine-direct"), required=True)
     parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--data-key")
     parser.add_argument("--registration", required=True)
     return parser
 

@@ -24,19 +24,22 @@ import ipaddress
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from zmq.utils import z85
 
 from sealbook.encoding import canonical_json, parse_json
-from sealbook.errors import InputError
+from sealbook.errors import InputError, RefusedError
 from sealbook.jupyter.curve import CurveKeys
 
-#: 2: the registration carries `evidence`, which need not be a quote.
+#: 2: the registration carries `evidence`, which need not be a quote; the challenge may be signed and
+#: names the key of encrypted mounts.
 PROTOCOL = "sealbook-kernel/2"
 
 #: A quote with its certificate chain has about 5 KiB; as base64 in JSON far below this.
@@ -46,6 +49,9 @@ PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
 #: Whom the evidence is for; a quote made for another audience does not verify here.
 AUDIENCE = "jupyter-client"
+
+_CHALLENGE_CONTEXT = b"sealbook kernel challenge v1\0"
+_MAX_KEY_NAME = 160
 
 _SESSION_KEY_INFO = b"sealbook jupyter session key v1"
 _Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
@@ -65,26 +71,60 @@ class Challenge:
         Who will verify.
     broker
         Address of the key broker, a CURVE server that proves `client_key`.
+    data_key
+        Name of the key that opens the kernel's encrypted mounts, or empty.
+    signature
+        Of the image's owner over everything else (Ed25519), or empty; see :mod:`sealbook.broker.ownership`.
     """
 
     client_key: str
     nonce: bytes
     audience: str
     broker: str
+    data_key: str = ""
+    signature: bytes = b""
 
     def encode(self) -> bytes:
         """Encode for the wire."""
-        return canonical_json({"type": "challenge"} | asdict(self) | {"nonce": self.nonce.hex()})
+        return canonical_json(
+            {"type": "challenge"}
+            | asdict(self)
+            | {"nonce": self.nonce.hex(), "signature": self.signature.hex()}
+        )
+
+    def signed(self, key: Ed25519PrivateKey) -> Challenge:
+        """Return this challenge with its owner's signature."""
+        return replace(self, signature=key.sign(self._signed_part()))
+
+    def check_signature(self, owner: bytes) -> None:
+        """Check that the owner with this public key (32 bytes) asks; raises RefusedError otherwise."""
+        try:
+            Ed25519PublicKey.from_public_bytes(owner).verify(self.signature, self._signed_part())
+        except (InvalidSignature, ValueError):
+            raise RefusedError(
+                "This image answers only to its owner, and the owner did not sign this challenge: start the "
+                "kernel where the keyring is that the image was built with."
+            ) from None
+
+    def _signed_part(self) -> bytes:
+        fields = asdict(replace(self, signature=b"")) | {"nonce": self.nonce.hex(), "signature": ""}
+        return _CHALLENGE_CONTEXT + canonical_json(fields)
 
     @classmethod
     def decode(cls, frame: bytes) -> Challenge:
         """Decode a challenge; raises InputError for anything else."""
-        fields = decode(frame, "challenge", ("client_key", "nonce", "audience", "broker"))
+        names = ("client_key", "nonce", "audience", "broker", "data_key", "signature")
+        fields = decode(frame, "challenge", names)
+        data_key, signature = fields["data_key"], fields["signature"]
+        if not isinstance(data_key, str) or len(data_key) > _MAX_KEY_NAME:
+            raise InputError("A challenge has a data key that is no key's name.")
         return cls(
             client_key=_curve_key(fields["client_key"]),
             nonce=_hex(fields["nonce"], 32),
             audience=_text(fields["audience"]),
             broker=_text(fields["broker"]),
+            data_key=data_key,
+            signature=b"" if signature == "" else _hex(signature, 64),
         )
 
 
@@ -163,6 +203,7 @@ def channel_claims(challenge: Challenge, kernel_key: bytes, where: Mapping[str, 
         "kernel-curve-key": kernel_key,
         "client-curve-key": challenge.client_key.encode(),
         "broker": challenge.broker.encode(),
+        "data-key": challenge.data_key.encode(),
         "channels": canonical_json(where),
     }
 

@@ -3,7 +3,8 @@
 Stock ipykernel listens on a sixth TCP port, without CURVE, for what forked children print: anyone on
 the host reads that traffic and can send to the port. Here a child's text goes to the file
 descriptor it inherited from the kernel, whose other end the kernel reads and forwards; other
-messages of children (displayed objects) are dropped.
+messages of children (displayed objects) are dropped. Nothing that is printed reaches the streams that
+the kernel was started with: those are the host's.
 """
 
 from __future__ import annotations
@@ -30,6 +31,20 @@ class PortlessIOPubThread(IOPubThread):
 
 class InheritedOutStream(OutStream):
     """Standard output or error; a forked child writes to the descriptor that it inherited."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that leads to the notebook; stock's leads to where the kernel was started."""
+        return int(self._original_stdstream_fd)
+
+    def _setup_stream_redirects(self, name: str) -> None:
+        """Redirect as stock, but keep nothing of what cells and their processes print for the host.
+
+        Stock copies all of it to the stream that the kernel was started with, which is the host's.
+        """
+        super()._setup_stream_redirects(name)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._original_stdstream_copy)
+        os.close(nowhere)
 
     def write(self, string: str) -> int:
         """Write text; see :meth:`io.TextIOBase.write`."""

@@ -122,10 +122,17 @@ class AttestedKernelApp(IPKernelApp):
             self._registrar = socket.create_connection((host.strip("[]"), int(port)), REGISTRATION_TIMEOUT)
             send_message(self._registrar, handshake.hello())
             self._challenge = handshake.Challenge.decode(receive_message(self._registrar))
+            self.check_challenge(self._challenge)
             client_key = self._challenge.client_key.encode()
             self.session.key = handshake.session_key(self._keys, client_key, self._challenge.nonce)
         except (SealbookError, OSError) as error:
             self._end(str(error))
+
+    def check_challenge(self, challenge: handshake.Challenge) -> None:
+        """Refuse a challenge of somebody to whom this kernel does not answer, before anything is bound.
+
+        A simulated kernel answers anyone: on this machine anyone could simulate as well.
+        """
 
     def _apply_curve_server_options(self, server: zmq.Socket[Any]) -> None:
         self._admit_client(server.context)

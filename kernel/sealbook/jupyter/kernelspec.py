@@ -28,7 +28,13 @@ def kernel_json(policy: Path) -> dict[str, Any]:
 
 
 def gramine_kernel_json(
-    tee: str, *, policy: Path, image: Path, data: Path | None = None, data_key: str | None = None
+    tee: str,
+    *,
+    policy: Path,
+    image: Path,
+    data: Path | None = None,
+    data_key: str | None = None,
+    name: str | None = None,
 ) -> dict[str, Any]:
     """Return the content of kernel.json for a kernel in Gramine.
 
@@ -40,12 +46,14 @@ def gramine_kernel_json(
         The image's directory.
     data, data_key
         Where the encrypted mount ``/data`` keeps its files, and the name of the key that opens it.
+    name
+        Of the kernel, where there are several of a kind.
     """
     argv = [sys.executable, *ISOLATED, "-m", "sealbook.jupyter.gramine_launcher"]
     argv += ["--tee", tee, "--image", str(image)]
     argv += ["--data", str(data)] if data else []
-    argv += ["--data-key", data_key] if data_key else []
-    return _kernel_json(GRAMINE[tee], argv, {"policy": str(policy), "image": str(image), "tee": tee})
+    config = {"policy": str(policy), "image": str(image), "tee": tee, "data_key": data_key or ""}
+    return _kernel_json(GRAMINE[tee] if name is None else f"{GRAMINE[tee]}: {name}", argv, config)
 
 
 def _kernel_json(display_name: str, argv: list[str], config: dict[str, str]) -> dict[str, Any]:

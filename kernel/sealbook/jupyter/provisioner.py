@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any, cast
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.multikernelmanager import MultiKernelManager
 from jupyter_client.provisioning import KernelProvisionerBase, LocalProvisioner
@@ -20,6 +21,7 @@ from traitlets import Float, Unicode
 
 from sealbook.attestation import ROLE_KERNEL, AttestationResult, Policy
 from sealbook.broker import BrokerEndpoint
+from sealbook.broker.ownership import signing_key_for
 from sealbook.broker.passphrase import DESCRIPTOR_VARIABLE
 from sealbook.errors import InputError, SealbookError
 from sealbook.image import Image
@@ -59,6 +61,11 @@ class AttestedProvisioner(LocalProvisioner):
 
     tee = Unicode(help="What runs the image: gramine-sgx or gramine-direct.").tag(config=True)
 
+    data_key = Unicode(help="Name of the key that opens the encrypted mounts of a kernel in Gramine.").tag(
+        config=True
+    )
+
+    _owner_key: Ed25519PrivateKey | None = None
     _keys: CurveKeys
     _registration: handshake.Registration
     _session_key: bytes
@@ -98,12 +105,11 @@ class AttestedProvisioner(LocalProvisioner):
             )
         try:
             self._policy = self._load_policy()
-            if self.image:
-                await asyncio.to_thread(Image.open(Path(self.image)).check_runnable, self.tee)
+            self._broker = embedded_broker()
+            self._owner_key = await asyncio.to_thread(self._prepare_image) if self.image else None
         except SealbookError as error:
             self._fold(error)
             raise
-        self._broker = embedded_broker()
         self._keys = CurveKeys.generate()
         self._broker_server = BrokerServer(self._keys)
         self._desk = RegistrationDesk(self._make_challenge, self._verify, log=self.log)
@@ -197,13 +203,22 @@ class AttestedProvisioner(LocalProvisioner):
             )
         return Policy.load(Path(self.policy).expanduser())
 
+    def _prepare_image(self) -> Ed25519PrivateKey | None:
+        """Look whether the image can run; returns the key that its owner's challenges are signed with."""
+        image = Image.open(Path(self.image))
+        image.check_runnable(self.tee)
+        owner = image.facts.owner
+        return None if owner is None else signing_key_for(self._broker.keyring, owner)
+
     def _make_challenge(self) -> handshake.Challenge:
-        return handshake.Challenge(
+        challenge = handshake.Challenge(
             client_key=self._keys.public.decode(),
             nonce=self._broker.challenge(self._policy),
             audience=handshake.AUDIENCE,
             broker=self._broker_server.address,
+            data_key=self.data_key,
         )
+        return challenge if self._owner_key is None else challenge.signed(self._owner_key)
 
     def _verify(self, challenge: handshake.Challenge, registration: handshake.Registration) -> None:
         kernel_key = registration.kernel_key.encode()

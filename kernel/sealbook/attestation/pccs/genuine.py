@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from sealbook.attestation.collateral import Collateral, MalformedCollateralError, parse_time
+from sealbook.attestation.collateral_memory import CollateralAge
 from sealbook.attestation.quote import Quote
 from sealbook.errors import RefusedError
 
@@ -150,3 +152,43 @@ def expires_at(collateral: Collateral) -> datetime:
             raise MalformedCollateralError("A revocation list does not say until when it is valid.")
         ends.append(end)
     return min(ends)
+
+
+def age_of(collateral: Collateral) -> CollateralAge:
+    """Return how new a genuine collateral is, in the numbers by which the verifier sees a rollback.
+
+    Raises
+    ------
+    MalformedCollateralError
+        A part does not say.
+    """
+    tcb_info, qe_identity = (collateral.statement(name) for name in ("tcb_info", "qe_identity"))
+    return CollateralAge(
+        tcb_info_issued=_issued(tcb_info),
+        qe_identity_issued=_issued(qe_identity),
+        tcb_eval_data_number=_evaluation(tcb_info),
+        qe_eval_data_number=_evaluation(qe_identity),
+        pck_crl_number=_crl_number(collateral.pck_crl),
+        root_crl_number=_crl_number(collateral.root_ca_crl),
+    )
+
+
+def _issued(statement: dict[str, Any]) -> int:
+    return int(parse_time(statement.get("issueDate"), what="issueDate").timestamp())
+
+
+def _evaluation(statement: dict[str, Any]) -> int:
+    number = statement.get("tcbEvaluationDataNumber")
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise MalformedCollateralError("The collateral's tcbEvaluationDataNumber is not a number.")
+    return number
+
+
+def _crl_number(raw: bytes) -> int:
+    try:
+        extensions = x509.load_der_x509_crl(raw).extensions
+        return extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    except x509.ExtensionNotFound:
+        return 0  # as the verifier takes it
+    except ValueError:
+        raise MalformedCollateralError("A revocation list cannot be read.") from None

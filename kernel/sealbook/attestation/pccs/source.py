@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from sealbook.attestation.collateral import Collateral
 from sealbook.attestation.intel import ROOT_CA_DER
 from sealbook.attestation.pccs.cache import CachedCollateral, CollateralCache
 from sealbook.attestation.pccs.client import fetch_collateral
-from sealbook.attestation.pccs.genuine import Platform, expires_at, require_genuine
+from sealbook.attestation.pccs.genuine import Platform, age_of, expires_at, require_genuine
 from sealbook.attestation.pccs.settings import PccsService, configured_service, how_to_name
 from sealbook.attestation.pccs.transport import ServiceError
 from sealbook.attestation.quote import Quote
@@ -119,8 +119,9 @@ class PccsCollateral:
                 self._asked[place] = time.monotonic()
                 self._failed[place] = failure
             if failure is None:
-                # A service may lag behind what another process fetched from it a minute ago.
-                newest = usable if usable is not None and usable.expires > fetched.expires else fetched
+                # A service may lag behind what another process fetched from it a minute ago. What ends later
+                # need not be newer: a recovery after a leak has a new number and may have an early end.
+                newest = usable if usable is not None and _is_older(fetched, usable) else fetched
                 self._cache.write(replace(newest, fetched=now))
                 return newest.collateral
         if usable is not None:
@@ -136,6 +137,7 @@ class PccsCollateral:
         try:
             if kept is not None:
                 require_genuine(kept.collateral, platform, self._root)
+                age_of(kept.collateral)
         except RefusedError:
             return None
         return kept
@@ -151,6 +153,7 @@ class PccsCollateral:
             )
             require_genuine(collateral, platform, self._root)
             expires = expires_at(collateral)
+            age_of(collateral)
         except RefusedError as error:
             reason = str(error).rstrip(".")
             raise ServiceError(f"sends collateral that is not genuine ({reason})") from None
@@ -169,6 +172,14 @@ class PccsCollateral:
 def _is_fresh(kept: CachedCollateral, now: datetime) -> bool:
     # Fetched in the future: somebody moved the clock, so that nothing is known of its age.
     return kept.fetched <= now < kept.fetched + _FRESH and now < kept.expires - _RENEW_BEFORE
+
+
+def _is_older(one: CachedCollateral, other: CachedCollateral) -> bool:
+    """Tell whether a verifier that saw the other would refuse this one as a rollback."""
+    return any(
+        mine < its
+        for mine, its in zip(astuple(age_of(one.collateral)), astuple(age_of(other.collateral)), strict=True)
+    )
 
 
 def _sentence(service: PccsService, kept: CachedCollateral | None, failure: ServiceError) -> str:
