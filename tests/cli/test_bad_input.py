@@ -95,6 +95,7 @@ CASES = [
     ("audit show --last x", "--last"),
     ("audit verify --head xyz", "64 lower-case"),
     ("image", "Missing command"),
+    ("image build --owner nobody", "'nobody' is no owner"),
     ("image build extra", "unexpected extra argument"),
     ("image build --name ../x", "not an image name"),
     ("image build --work bogus -o x", "say host or encrypted"),

@@ -77,7 +77,9 @@ def builders(
     ada = Builder("ada-lovelace", place / "ada", 0o077, {"PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo"})
     bob = Builder("bob-the-builder", place / "bob/further/away", 0o002, {"PYTHONHASHSEED": "2", "LANG": "C"})
     # At the same time, on two cores; Bob signs and Ada does not.
-    started = [ada.start(gramine), bob.start(gramine, "--key", str(signing_key))]
+    # Of one owner, whom only one of them is: the other names the public key, as a reviewer would.
+    owner = ("--owner", "ab" * 32)
+    started = [ada.start(gramine, *owner), bob.start(gramine, *owner, "--key", str(signing_key))]
     for process in started:
         output, _ = process.communicate(timeout=240)
         assert process.returncode == 0, output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from sealbook.cli import console
 from sealbook.cli.options import Force, Json, size
+from sealbook.errors import InputError
 
 if TYPE_CHECKING:
     from sealbook.image.inspection import Inspection
@@ -46,11 +48,10 @@ def build(
         str, typer.Option(help="host: the notebook's directory as it is; encrypted: only encrypted files.")
     ] = "host",
     owner: Annotated[
-        bool | None,
+        str | None,
         typer.Option(
-            "--owner/--no-owner",
-            help="Kernels of it answer only to the owner of your keyring.",
-            show_default="yes if it is signed",
+            help="Whom its kernels answer: me (your keyring), anyone, or a public key in hex.",
+            show_default="me if it is signed, else anyone",
         ),
     ] = None,
     enclave_size: Annotated[str, typer.Option(help="Upper limit of the enclave's memory.")] = "64G",
@@ -59,15 +60,12 @@ def build(
 ) -> None:
     """Make an image from the packages installed here, and the policy that admits it."""
     from sealbook import paths
-    from sealbook.broker import open_keyring
-    from sealbook.broker.ownership import make_owner
     from sealbook.image.build import Recipe
     from sealbook.image.build import build as build_image
     from sealbook.image.distributions import installed_layers
 
-    wanted = key is not None if owner is None else owner
     recipe = Recipe(
-        owner=make_owner(open_keyring()) if wanted else None,
+        owner=_owner(owner or ("anyone" if key is None else "me")),
         name=name,
         layers=tuple(layer or installed_layers()),
         packages=tuple(package or ()),
@@ -85,6 +83,20 @@ def build(
     console.line(f"Signer: {facts.mrsigner or 'not signed: say --key to run it on SGX'}")
     console.line(f"Answers to: {f'the owner {facts.owner}' if facts.owner else 'anyone, also its host'}")
     console.line(f"Policies: {image.policy('gramine-sgx')}, {image.policy('gramine-direct')}")
+
+
+def _owner(text: str) -> bytes | None:
+    """Return the public key of the owner that a person named."""
+    from sealbook.broker.ownership import make_owner
+    from sealbook.cli.keyring_access import user_keyring
+
+    if text == "me":
+        return make_owner(user_keyring())
+    if text == "anyone":
+        return None
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise InputError(f"'{text}' is no owner: say me, anyone, or 64 hexadecimal digits.")
+    return bytes.fromhex(text)
 
 
 @app.command()
@@ -144,6 +156,7 @@ def _show(found: Inspection) -> None:
             ("measurement", facts.mrenclave or "-"),
             ("signer", facts.mrsigner or "-"),
             ("product, version", f"{facts.isv_prod_id}, {facts.isv_svn}"),
+            ("answers to", facts.owner or "anyone, also its host"),
             ("runs", found.entrypoint),
             ("arguments", " ".join(found.argv)),
             ("starts in", found.start_dir),

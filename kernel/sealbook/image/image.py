@@ -192,7 +192,7 @@ class Image:
         if tee == "gramine-sgx" and self.facts.owner is None:
             raise RefusedError(
                 f"The image {self.path} answers anyone, so that its host could have it make quotes: build it "
-                "again with `sealbook image build --force --key KEY --owner`."
+                "again with `sealbook image build --force --key KEY --owner me`."
             )
 
     def check_safe(self, tee: str) -> None:
