@@ -32,6 +32,10 @@ class PortlessIOPubThread(IOPubThread):
 class InheritedOutStream(OutStream):
     """Standard output or error; a forked child writes to the descriptor that it inherited."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Stock does not redirect the descriptor where a variable of pytest's is set, by whomever.
+        super().__init__(*args, **kwargs | {"watchfd": "force"})
+
     def fileno(self) -> int:
         """Return the descriptor that leads to the notebook; stock's leads to where the kernel was started."""
         return int(self._original_stdstream_fd)
