@@ -1,8 +1,9 @@
 """Which installed packages go into an image, and which of their files.
 
 What is copied is what the wheel held: every file is compared with the hash in its distribution's
-RECORD (https://packaging.python.org/specifications/recording-installed-packages), so that an
-environment that was tampered with, or edited by hand, makes no image.
+RECORD (https://packaging.python.org/specifications/recording-installed-packages), so that edits by hand
+make no image. Who controls the whole environment can change RECORD, too: that shows in the measurement, when
+somebody else builds from the same lock.
 """
 
 from __future__ import annotations
