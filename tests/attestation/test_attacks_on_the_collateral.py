@@ -394,8 +394,6 @@ def test_attack_57_dcap_qvl_is_given_one_moment_for_everything(
 
     import dcap_qvl
 
-    from sealbook.attestation import signatures
-
     seen: list[int] = []
 
     def recording(make: Any) -> Any:
@@ -403,7 +401,7 @@ def test_attack_57_dcap_qvl_is_given_one_moment_for_everything(
 
     real = dcap_qvl.QuotePolicy
     stand_in = SimpleNamespace(strict=recording(real.strict), claims_only=recording(real.claims_only))
-    monkeypatch.setattr(signatures, "dcap_qvl", SimpleNamespace(QuotePolicy=stand_in))
+    monkeypatch.setattr(dcap_qvl, "QuotePolicy", stand_in)
     _at_level(scene, "OutOfDate")
     assert scene.verify().trust_vector.hardware == 97
     assert seen == [int(scene.now.timestamp())] * 2
