@@ -81,7 +81,7 @@ def ensure_gramine(
 def _missing_for(image: Any, tee: str) -> list[str]:
     """Return what this machine lacks to start the kernel; it may be installed on another one."""
     try:
-        image.check_runnable(tee)
+        image.check_machine(tee)
     except SealbookError as error:
         return [f"Installed, but it cannot start yet: {error}"]
     return []

@@ -78,6 +78,31 @@ def measured(image: Image) -> Sigstruct:
     return signed
 
 
+def policy_of(name: str, tee: str, enclave: Sigstruct | None, *, signed: bool, now: datetime) -> str:
+    """Return the text of the policy that admits one image as a kernel of that kind, and nothing else.
+
+    Parameters
+    ----------
+    name
+        The image's.
+    enclave
+        What runs on SGX; None for a kernel that is not attested.
+    signed
+        Whether the policy also asks for the signer.
+    """
+    if enclave is None:
+        return policy_text(id=f"{name}-direct", tee=tee, now=now)
+    return policy_text(
+        id=name,
+        mrenclave=enclave.mrenclave,
+        mrsigner=enclave.mrsigner if signed else None,
+        isv_prod_id=enclave.isv_prod_id,
+        min_isv_svn=enclave.isv_svn,
+        root=None,
+        now=now,
+    )
+
+
 def approving_policy(image: Image, tee: str, before: Path) -> str:
     """Return the text of the policy that admits an image, and nothing else.
 
@@ -94,17 +119,7 @@ def approving_policy(image: Image, tee: str, before: Path) -> str:
     enclave = measured(image) if tee == "gramine-sgx" else None
 
     def text(now: datetime) -> str:
-        if enclave is None:
-            return policy_text(id=f"{image.facts.name}-direct", tee=tee, now=now)
-        return policy_text(
-            id=image.facts.name,
-            mrenclave=enclave.mrenclave,
-            mrsigner=enclave.mrsigner,
-            isv_prod_id=enclave.isv_prod_id,
-            min_isv_svn=enclave.isv_svn,
-            root=None,
-            now=now,
-        )
+        return policy_of(image.facts.name, tee, enclave, signed=True, now=now)
 
     now = datetime.now(UTC)
     try:

@@ -15,7 +15,6 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from sealbook.attestation import policy_text
 from sealbook.errors import InputError
 from sealbook.image import (
     caches,
@@ -27,9 +26,10 @@ from sealbook.image import (
     programs,
     site_packages,
 )
+from sealbook.image.approval import policy_of
 from sealbook.image.archived_imports import CODE, SOURCE
 from sealbook.image.image import BUILT_TIME, POLICY_FILES, PROGRAM, Facts, Image
-from sealbook.image.measuring import nobodys_key
+from sealbook.image.measuring import measure
 from sealbook.image.owned_directory import owned_directory
 from sealbook.image.reading import read_bounded
 from sealbook.image.sigstruct import Sigstruct
@@ -252,37 +252,19 @@ def _settle(place: Path) -> None:
 
 
 def _sign(place: Path, key: Path | None, say: Callable[[str], None]) -> Sigstruct:
-    """Sign, or without a key find out the measurement with a key that is thrown away."""
-    signature = place / f"{PROGRAM}.sig"
-    if key is not None:
-        say("Signing")
-        gramine.sign(place, PROGRAM, key)
-        return Sigstruct.parse(signature.read_bytes())
-    with nobodys_key() as thrown_away:
-        gramine.sign(place, PROGRAM, thrown_away)
-    measured = Sigstruct.parse(signature.read_bytes())
-    # Not left behind: it would look like a signed image.
-    signature.unlink()
-    (place / f"{PROGRAM}.manifest.sgx").unlink()
-    return measured
+    """Sign, or without a key only find out the measurement."""
+    if key is None:
+        return measure((place / f"{PROGRAM}.manifest").read_bytes())
+    say("Signing")
+    gramine.sign(place, PROGRAM, key)
+    return Sigstruct.parse((place / f"{PROGRAM}.sig").read_bytes())
 
 
 def _write_policies(place: Path, name: str, sigstruct: Sigstruct, *, signed: bool) -> None:
     now = datetime.now(UTC)
-    texts = {
-        "gramine-sgx": policy_text(
-            id=name,
-            mrenclave=sigstruct.mrenclave,
-            mrsigner=sigstruct.mrsigner if signed else None,
-            isv_prod_id=sigstruct.isv_prod_id,
-            min_isv_svn=sigstruct.isv_svn,
-            root=None,
-            now=now,
-        ),
-        "gramine-direct": policy_text(id=f"{name}-direct", tee="gramine-direct", now=now),
-    }
-    for tee, text in texts.items():
-        (place / POLICY_FILES[tee]).write_text(text)
+    for tee, file in POLICY_FILES.items():
+        enclave = sigstruct if tee == "gramine-sgx" else None
+        (place / file).write_text(policy_of(name, tee, enclave, signed=signed, now=now))
 
 
 def _groups(place: Path, trusted: Mapping[str, str]) -> dict[str, dict[str, int]]:

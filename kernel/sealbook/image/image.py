@@ -145,6 +145,21 @@ class Image:
         RefusedError
             The image is not signed, was changed, or was built for another Gramine.
         """
+        self.check_machine(tee)
+        self.check_signed(tee)
+        self.check_owned(tee)
+        self.check_unchanged(tee)
+
+    def check_machine(self, tee: str) -> None:
+        """Refuse to start on a machine that lacks what this image needs.
+
+        Raises
+        ------
+        MissingDependencyError
+            No Gramine, an old one, or no SGX device.
+        RefusedError
+            The image was built for another Gramine.
+        """
         found = gramine.check_version(tee)
         if tee == "gramine-sgx" and not Path("/dev/sgx_enclave").exists():
             raise MissingDependencyError(
@@ -156,9 +171,6 @@ class Image:
                 f"The image {self.path} was built with Gramine {self.facts.gramine} and this is {found}: "
                 "build it again with `sealbook image build --force`."
             )
-        self.check_signed(tee)
-        self.check_owned(tee)
-        self.check_unchanged(tee)
 
     def check_signed(self, tee: str) -> None:
         """Refuse to run an unsigned image on hardware.

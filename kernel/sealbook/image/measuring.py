@@ -11,9 +11,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sealbook.image import gramine
+from sealbook.image.image import PROGRAM
 from sealbook.image.sigstruct import Sigstruct
-
-_NAME = "kernel"
 
 
 @contextlib.contextmanager
@@ -50,6 +49,6 @@ def measure(manifest: bytes) -> Sigstruct:
     """
     with tempfile.TemporaryDirectory(prefix="sealbook-measure-") as directory, nobodys_key() as key:
         place = Path(directory)
-        (place / f"{_NAME}.manifest").write_bytes(manifest)
-        gramine.sign(place, _NAME, key)
-        return Sigstruct.parse((place / f"{_NAME}.sig").read_bytes())
+        (place / f"{PROGRAM}.manifest").write_bytes(manifest)
+        gramine.sign(place, PROGRAM, key)
+        return Sigstruct.parse((place / f"{PROGRAM}.sig").read_bytes())
