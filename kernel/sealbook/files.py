@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, whatever is killed when."""
+"""Files that are either the old one or the new one, whatever is killed when; and bounded reads."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from sealbook.errors import InputError
 
 #: Temporary files lie beside their target (rename is atomic only within one file system),
 #: hidden, and are recognised by this infix.
@@ -86,3 +89,32 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_bounded(path: Path, what: str, max_bytes: int, *, regular: bool = False) -> bytes:
+    """Read a file of bounded size; `what` begins the sentence of an error.
+
+    Parameters
+    ----------
+    regular
+        Take nothing but a regular file, and do not wait for anybody who might write to a pipe.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, is larger, or is not of that kind.
+    """
+    try:
+        with open(path, "rb", opener=_open_without_waiting if regular else None) as file:
+            if regular and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError(f"{what} {path} is not a regular file.")
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be read: {error.strerror}.") from None
+    if len(data) > max_bytes:
+        raise InputError(f"{what} {path} is larger than the {max_bytes} bytes that are accepted.")
+    return data
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)

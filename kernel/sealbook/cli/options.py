@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,18 +38,6 @@ def time(text: str | None) -> datetime:
     except ValueError:
         raise InputError(f"'{text}' is not a time: write it like 2026-11-23T12:00:00Z.") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def read_file(path: Path, what: str, *, max_bytes: int) -> bytes:
-    """Read a bounded input file, or say in a sentence why not."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(max_bytes + 1)
-    except OSError as error:
-        raise InputError(f"{what} {path} cannot be read: {error.strerror}.") from None
-    if len(data) > max_bytes:
-        raise InputError(f"{what} {path} is larger than the {max_bytes} bytes that are accepted.")
-    return data
 
 
 def size(count: int) -> str:

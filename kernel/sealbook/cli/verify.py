@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sealbook.cli import console
-from sealbook.cli.options import Json, read_file, time
+from sealbook.cli.options import Json, time
 from sealbook.cli.policy import _policy_names, find
 from sealbook.errors import InputError
+from sealbook.files import read_bounded
 
 if TYPE_CHECKING:
     from sealbook.attestation import AttestationResult
@@ -50,7 +51,7 @@ def verify(
     from sealbook.attestation.endorsements import user_endorsements
     from sealbook.attestation.simulated import SimulatedPlatform
 
-    raw = _quote_bytes(read_file(quote, "The quote", max_bytes=2 * _MAX_QUOTE))
+    raw = _quote_bytes(read_bounded(quote, "The quote", max_bytes=2 * _MAX_QUOTE))
     judged_by = Policy.load(find(policy))
     expected = _report_data(report_data)
     now = time(at)
@@ -59,7 +60,7 @@ def verify(
         # MalformedCollateralError is a refusal where a service sends collateral; here it is a bad argument.
         try:
             statements = Collateral.from_json(
-                read_file(collateral, "The collateral", max_bytes=_MAX_COLLATERAL)
+                read_bounded(collateral, "The collateral", max_bytes=_MAX_COLLATERAL)
             )
         except InputError:
             raise

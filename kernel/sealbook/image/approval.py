@@ -10,6 +10,7 @@ from typing import Any
 
 from sealbook.attestation import Policy, policy_text
 from sealbook.errors import RefusedError, SealbookError
+from sealbook.files import read_bounded
 from sealbook.image.image import PROGRAM, Image
 from sealbook.image.lint import lint
 from sealbook.image.manifest import ANYONE, IMAGE, OWNER
@@ -18,7 +19,6 @@ from sealbook.image.reading import (
     MAX_MANIFEST_BYTES,
     SIGNED_MANIFEST,
     parse_manifest,
-    read_bounded,
 )
 from sealbook.image.sigstruct import SIGSTRUCT_BYTES, Sigstruct
 
@@ -51,14 +51,14 @@ def measured(image: Image) -> Sigstruct:
         )
     source = image.path / SIGNED_MANIFEST
     # Read once: what is judged is what is measured.
-    manifest = read_bounded(source, "The manifest", MAX_MANIFEST_BYTES)
+    manifest = read_bounded(source, "The manifest", MAX_MANIFEST_BYTES, regular=True)
     content = parse_manifest(manifest, str(source))
     objections = lint(content)
     if objections:
         raise RefusedError(f"The image {image.path} is unsafe: {objections[0]}.")
     _check_owner(image, content)
     path = image.path / f"{PROGRAM}.sig"
-    signed = Sigstruct.parse(read_bounded(path, "The signature", SIGSTRUCT_BYTES))
+    signed = Sigstruct.parse(read_bounded(path, "The signature", SIGSTRUCT_BYTES, regular=True))
     found = measure(manifest)
     facts = image.facts
     recorded = (facts.mrenclave, facts.mrsigner, facts.isv_prod_id, facts.isv_svn)

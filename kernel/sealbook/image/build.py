@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sealbook.errors import InputError
+from sealbook.files import read_bounded
 from sealbook.image import (
     caches,
     distributions,
@@ -31,7 +32,6 @@ from sealbook.image.archived_imports import CODE, SOURCE
 from sealbook.image.image import BUILT_TIME, POLICY_FILES, PROGRAM, Facts, Image
 from sealbook.image.measuring import measure
 from sealbook.image.owned_directory import owned_directory
-from sealbook.image.reading import read_bounded
 from sealbook.image.sigstruct import Sigstruct
 from sealbook.image.tree import put
 
@@ -221,7 +221,9 @@ def _check_key(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"There is no key {path}: `gramine-sgx-gen-private-key {path}` makes one.")
     try:
-        key = serialization.load_pem_private_key(read_bounded(path, "The key", 1 << 16), password=None)
+        key = serialization.load_pem_private_key(
+            read_bounded(path, "The key", 1 << 16, regular=True), password=None
+        )
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, rsa.RSAPrivateKey) or (key.key_size, key.public_key().public_numbers().e) != (

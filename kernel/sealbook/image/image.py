@@ -15,7 +15,7 @@ from sealbook.errors import InputError, MissingDependencyError, RefusedError, Se
 from sealbook.image import gramine
 from sealbook.image.lint import lint
 from sealbook.image.manifest import IMAGE
-from sealbook.image.reading import check_facts, read_bounded, read_manifest
+from sealbook.image.reading import check_facts, read_manifest
 from sealbook.image.sigstruct import SIGSTRUCT_BYTES, Sigstruct
 
 #: Gramine appends its endings to this name.
@@ -87,10 +87,15 @@ class Facts:
         InputError
             There is none, or it is not one of this version of sealbook.
         """
-        path = image / FACTS_FILE
-        if not path.is_file():
+        if not (image / FACTS_FILE).is_file():
             raise InputError(f"There is no kernel image {image}: build one with `sealbook image build`.")
-        data = read_bounded(path, "The image's record", _MAX_FACTS_BYTES)
+        return cls.read(image)
+
+    @classmethod
+    def read(cls, image: Path) -> Facts:
+        """Read it where it is known that there should be one; raises InputError as :meth:`load`."""
+        path = image / FACTS_FILE
+        data = files.read_bounded(path, "The image's record", _MAX_FACTS_BYTES, regular=True)
         parsed = parse_json(data, what=str(path), max_bytes=_MAX_FACTS_BYTES)
         check_facts(parsed, str(path))
         return cls(**parsed)
@@ -113,11 +118,6 @@ class Image:
             There is no image at `path`.
         """
         return cls(path, Facts.load(path))
-
-    @property
-    def program(self) -> Path:
-        """What gramine-direct and gramine-sgx take as their argument."""
-        return self.path / PROGRAM
 
     def policy(self, tee: str) -> Path:
         """Return the policy that was written for this image and that kind of kernel."""
@@ -189,7 +189,9 @@ class Image:
                 f"The image {self.path} is not signed, and SGX runs only signed enclaves: {again} "
                 "(`gramine-sgx-gen-private-key KEY` makes a key)."
             )
-        signed = Sigstruct.parse(read_bounded(parts[1], "The signature", 2 * SIGSTRUCT_BYTES))
+        signed = Sigstruct.parse(
+            files.read_bounded(parts[1], "The signature", 2 * SIGSTRUCT_BYTES, regular=True)
+        )
         if (signed.mrenclave.hex(), signed.mrsigner.hex()) != (self.facts.mrenclave, self.facts.mrsigner):
             raise RefusedError(f"{parts[1]} signs another image than {self.path / FACTS_FILE} says: {again}.")
 

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sealbook.encoding import parse_json
 from sealbook.errors import InputError
 from sealbook.image.image import FACTS_FILE, Facts
 from sealbook.image.lint import lint
@@ -19,7 +18,7 @@ from sealbook.image.lint_files import read_files
 from sealbook.image.manifest import REGISTRATION_PLACE, SCRATCH_PLACE, WORK_PLACE
 from sealbook.image.mounts import CHROOT, ENCRYPTED, OPEN_PLACES, TMPFS, Files, Mount
 from sealbook.image.objection import Objection, several
-from sealbook.image.reading import MANIFEST, SIGNED_MANIFEST, check_facts, read_bounded, read_manifest
+from sealbook.image.reading import MANIFEST, SIGNED_MANIFEST, read_manifest
 
 _MAX_FACTS_BYTES = 1 << 20
 
@@ -122,11 +121,7 @@ def inspect_image(image: Path) -> Inspection:
     """
     if not image.is_dir():
         raise InputError(f"{image} is not a kernel image: it is no directory.")
-    source = image / FACTS_FILE
-    data = read_bounded(source, "The image's record", _MAX_FACTS_BYTES)
-    parsed = parse_json(data, what=str(source), max_bytes=_MAX_FACTS_BYTES)
-    check_facts(parsed, str(source))
-    facts, plain = Facts(**parsed), read_manifest(image / MANIFEST)
+    facts, plain = Facts.read(image), read_manifest(image / MANIFEST)
     if not (image / SIGNED_MANIFEST).exists():
         unsigned = (_NO_SIGNED_MANIFEST,) if facts.signed else ()
         return _with_remarks(inspect_manifest(plain, facts), unsigned)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sealbook.errors import InputError
+from sealbook.files import read_bounded
 
 MANIFEST = "kernel.manifest"
 SIGNED_MANIFEST = "kernel.manifest.sgx"
@@ -34,7 +33,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     InputError
         It cannot be read, is too large, or is not TOML.
     """
-    return parse_manifest(read_bounded(path, "The manifest", MAX_MANIFEST_BYTES), str(path))
+    return parse_manifest(read_bounded(path, "The manifest", MAX_MANIFEST_BYTES, regular=True), str(path))
 
 
 def parse_manifest(data: bytes, source: str = MANIFEST) -> dict[str, Any]:
@@ -57,27 +56,6 @@ def parse_manifest(data: bytes, source: str = MANIFEST) -> dict[str, Any]:
         # TOMLDecodeError is a ValueError; so is a number of more digits than Python converts.
         cause = str(error).partition("\n")[0][:200].rstrip(".") or type(error).__name__
         raise InputError(f"{source} is not TOML: {cause}.") from None
-
-
-def read_bounded(path: Path, what: str, max_bytes: int) -> bytes:
-    """Read a regular file of bounded size; `what` begins the sentence of an error.
-
-    Raises
-    ------
-    InputError
-        It cannot be read, is no regular file, or is larger.
-    """
-    try:
-        # Without waiting, should it be a pipe.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InputError(f"{what} {path} is not a regular file.")
-            data = file.read(max_bytes + 1)
-    except OSError as error:
-        raise InputError(f"{what} {path} cannot be read: {error.strerror}.") from None
-    if len(data) > max_bytes:
-        raise InputError(f"{what} {path} is larger than the {max_bytes} bytes that are accepted.")
-    return data
 
 
 def check_facts(facts: Any, source: str) -> None:
