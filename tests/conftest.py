@@ -95,13 +95,22 @@ def keyring(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path) -> Iterator[Any]:
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A stand-in for an installed Gramine, on the PATH."""
     from gramine_stand_in import GramineStandIn
 
     gramine = GramineStandIn(tmp_path / "gramine")
-    with gramine.on_path():
-        yield gramine
+    # By monkeypatch, because tests that change PATH once more are undone by it too, in the right order:
+    # otherwise the stand-in stayed on the PATH of all later tests, tests/gramine among them.
+    monkeypatch.setenv("PATH", gramine.path)
+    return gramine
+
+
+@pytest.fixture(autouse=True)
+def _path_left_as_found() -> Iterator[None]:
+    found = os.environ["PATH"]
+    yield
+    assert os.environ["PATH"] == found, "this test leaves another PATH to the next"
 
 
 @pytest.fixture(scope="session")
