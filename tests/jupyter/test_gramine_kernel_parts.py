@@ -262,7 +262,7 @@ def test_binding_asks_for_no_network_interfaces():
         client = zmq.Context.instance().socket(zmq.REQ)
         client.connect(f"tcp://127.0.0.1:{port}")
         client.send(b"x")
-        print(server.recv())
+        print(server.recv(), flush=True)
         os._exit(0)
         """
     )
