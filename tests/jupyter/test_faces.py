@@ -75,7 +75,7 @@ def test_papermill_runs_with_the_kernel_alone_and_no_engine(kernel_name: str, tm
 class Server:
     """A real Jupyter server and its REST and websocket interfaces."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *options: str) -> None:
         self.token = uuid.uuid4().hex
         self.log = root / "server.log"
         environment = os.environ | {"JUPYTER_TOKEN": self.token}
@@ -88,7 +88,7 @@ class Server:
                 "--no-browser",
                 "--allow-root",
                 f"--ServerApp.root_dir={root}",
-                "--KernelRestarter.time_to_dead=0.5",
+                *options,
             ],
             stdout=self.log.open("wb"),
             stderr=subprocess.STDOUT,
@@ -159,7 +159,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(kernel_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("server"))
+    running = Server(tmp_path_factory.mktemp("server"), "--KernelRestarter.time_to_dead=0.5")
     yield running
     running.stop()
 
