@@ -23,7 +23,7 @@ pytestmark = pytest.mark.xdist_group("browser")
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert program, "The browser tests need chromium: run `sudo apt-get install chromium`, or .ci/browser."
+    assert program, "The browser tests need chromium: run `sudo apt-get install chromium`, or .ci/programs."
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(
             executable_path=program,
