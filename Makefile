@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help venv spark install demo lab test test-all bench lint format lock clean programs
+.PHONY: help venv install demo lab test test-all bench lint format lock clean programs
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,10 +20,6 @@ demo: install ## install sealbook and run the quickstart notebook on an attested
 
 lab: install ## open JupyterLab on the notebooks
 	@$(PYTHON) -m sealbook lab notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
-
-spark: venv ## add Spark and sealbook's Java part, and approve them
-	@.ci/spark
-	@$(PYTHON) -m sealbook install --quiet
 
 programs:
 	@.ci/programs
