@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help venv install demo lab test test-all bench lint format lock clean programs
+.PHONY: help venv spark install demo lab test test-all bench lint format lock clean programs
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,16 +21,20 @@ demo: install ## install sealbook and run the quickstart notebook on an attested
 lab: install ## open JupyterLab on the notebooks
 	@$(PYTHON) -m sealbook lab notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
+spark: venv ## add Spark and sealbook's Java part, and approve them
+	@.ci/spark
+	@$(PYTHON) -m sealbook install --quiet
+
 programs:
 	@.ci/programs
 
-test: venv programs ## run the tests
+test: spark programs ## run the tests
 	@$(PYTHON) -m pytest -n 2 --dist loadgroup -m "not slow" $(ARGS)
 
-test-all: venv programs ## run the tests, also those that take minutes
+test-all: spark programs ## run the tests, also those that take minutes
 	@$(PYTHON) -m pytest -n 2 --dist loadgroup $(ARGS)
 
-bench: venv ## measure everything the README gives as a ratio
+bench: spark ## measure everything the README gives as a ratio
 	@$(PYTHON) tests/benchmarks/run.py $(ARGS)
 
 lint: venv ## ruff, mypy and the lock files' agreement

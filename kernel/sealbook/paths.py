@@ -40,6 +40,11 @@ def keyring_file() -> Path:
     return data_dir() / "keyring.sealbook"
 
 
+def token_keyring_file() -> Path:
+    """Return the keyring that a PKCS#11 token opens, used where the settings name one."""
+    return data_dir() / "keyring.token"
+
+
 def audit_log() -> Path:
     """Return the hash-chained log of every decision of the broker."""
     return data_dir() / "audit.jsonl"

@@ -134,6 +134,21 @@ class Session(ABC):
         return {"attested": True, "measurement": result.mrenclave, "simulated": result.simulated}
 
     @abstractmethod
+    def cluster(self, name: str) -> Mapping[str, Any] | None:
+        """Return what the user's side says of the Spark cluster `name`, or of the one to begin with.
+
+        Parameters
+        ----------
+        name
+            Empty for the one to begin with; None is returned when that is this machine.
+
+        Raises
+        ------
+        SealbookError
+            There is none of this name, or nobody to ask.
+        """
+
+    @abstractmethod
     def report(self, action: str, facts: Mapping[str, str | int]) -> None:
         """Tell the broker, where there is one, what was done with an artifact, for its audit log."""
 
@@ -168,6 +183,9 @@ class BrokeredSession(Session):
         entries = (KeyEntry(key.name, key.guard, usable=True) for key in self._remote.keys())  # noqa: SIM118
         return tuple(sorted(entries, key=lambda entry: entry.name))
 
+    def cluster(self, name: str) -> Mapping[str, Any] | None:  # noqa: D102
+        return self._remote.cluster(name)
+
     def report(self, action: str, facts: Mapping[str, str | int]) -> None:  # noqa: D102
         self._remote.event(action, **facts)
 
@@ -201,6 +219,9 @@ class UnattestedSession(Session):
 
     def key_entries(self) -> tuple[KeyEntry, ...]:  # noqa: D102
         return self._keys.entries()
+
+    def cluster(self, name: str) -> Mapping[str, Any] | None:  # noqa: D102
+        raise RefusedError(f"A process that is not attested uses no Spark cluster; {HOW_TO_ATTEST}.")
 
     def report(self, action: str, facts: Mapping[str, str | int]) -> None:  # noqa: D102
         pass

@@ -10,7 +10,9 @@ Importing this module is cheap on purpose: the kernel's entry point does it firs
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING
 from sealbook.errors import RefusedError
 
 if TYPE_CHECKING:
+    from sealbook.attestation import Attester
     from sealbook.attestation.simulated import Measurement
 
 #: ``-I``: no PYTHONPATH, no user site, no working directory on ``sys.path``, so that what is measured is all
@@ -62,6 +65,41 @@ class Measuring:
             roots=tuple(fields["roots"]),
             seconds=fields["seconds"],
         )
+
+
+class MeasuredAttester:
+    """The simulated platform's attester for this process, once the measuring is done."""
+
+    tee = "sgx"
+    simulated = True
+
+    def __init__(self, measuring: Measuring) -> None:
+        self._measuring = measuring
+
+    @functools.cached_property
+    def _attester(self) -> Attester:
+        from sealbook import paths
+        from sealbook.attestation.simulated import SimulatedPlatform
+
+        platform = SimulatedPlatform.load_or_create(paths.simulated_platform_dir())
+        return platform.attester(self._measuring.result())
+
+    def quote(self, report_data: bytes) -> bytes:
+        """Return a quote over exactly 64 bytes."""
+        return self._attester.quote(report_data)
+
+
+def forget_host_settings() -> None:
+    """Undo what the host's environment and files would choose in libraries that are loaded.
+
+    OpenSSL's configuration file can name libraries to load, and fsspec's gives arguments (a target,
+    a key) to file systems that the user's code opens.
+    """
+    for name in list(os.environ):
+        if name.startswith(("OPENSSL_", "FSSPEC_")):
+            del os.environ[name]
+    os.environ["OPENSSL_CONF"] = os.devnull
+    os.environ["FSSPEC_CONFIG_DIR"] = os.devnull
 
 
 def measure_kernel() -> Measurement:

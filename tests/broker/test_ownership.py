@@ -28,7 +28,7 @@ def test_two_keyrings_have_two_owners(keyring):
 
 def test_the_signing_key_is_not_the_stored_secret(keyring):
     make_owner(keyring)
-    assert owner_signing_key(keyring).private_bytes_raw() != keyring.key(OWNER_KEY, 1).secret
+    assert owner_signing_key(keyring).private_bytes_raw() != keyring.reserved(OWNER_KEY).secrets[0]
 
 
 def test_a_keyring_signs_for_its_own_images_only(keyring):

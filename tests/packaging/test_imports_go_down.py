@@ -21,10 +21,11 @@ MAY_IMPORT = {name: set() for name in FOUNDATION} | {
 }
 _BELOW_THE_FACES = set(MAY_IMPORT) - FOUNDATION
 MAY_IMPORT |= {
-    "jupyter": _BELOW_THE_FACES | {"image"},
+    "spark": set(_BELOW_THE_FACES),
+    "jupyter": _BELOW_THE_FACES | {"image", "spark"},
     "batch": _BELOW_THE_FACES | {"jupyter"},
     "image": {"attestation"},
-    "cli": _BELOW_THE_FACES | {"jupyter", "batch", "image"},
+    "cli": _BELOW_THE_FACES | {"jupyter", "batch", "image", "spark"},
 }
 #: Third-party packages that a layer must be able to live without.
 MUST_NOT_NEED = {

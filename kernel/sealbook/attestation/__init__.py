@@ -8,7 +8,7 @@ from __future__ import annotations
 from sealbook.attestation.attester import Attester
 from sealbook.attestation.collateral import Collateral, CollateralSource, MalformedCollateralError
 from sealbook.attestation.collateral_memory import CollateralMemory, CollateralMemoryError
-from sealbook.attestation.freshness import NonceLedger, StaleNonceError
+from sealbook.attestation.freshness import NonceLedger, Nonces, StaleNonceError
 from sealbook.attestation.gramine import GramineAttester, mount_key, open_attester, set_mount_key
 from sealbook.attestation.policy import GRAMINE_DIRECT, UNATTESTED_TEES, Policy, PolicyError
 from sealbook.attestation.policy_text import policy_text
@@ -49,6 +49,7 @@ __all__ = [
     "MalformedStatementError",
     "Measurement",
     "NonceLedger",
+    "Nonces",
     "PlatformFacts",
     "Policy",
     "PolicyError",

@@ -6,6 +6,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from sealbook.attestation.report_data import NONCE_BYTES
 from sealbook.errors import RefusedError
@@ -13,6 +14,16 @@ from sealbook.errors import RefusedError
 
 class StaleNonceError(RefusedError):
     """A nonce that was not issued here, has been used, or has expired."""
+
+
+class Nonces(Protocol):
+    """Issues nonces and takes each back at most once."""
+
+    def issue(self, now: datetime) -> bytes:
+        """Return 32 fresh random bytes."""
+
+    def redeem(self, nonce: bytes, now: datetime) -> None:
+        """Use up `nonce`; raises StaleNonceError where it was not issued here, was used or is too old."""
 
 
 class NonceLedger:
@@ -64,20 +75,7 @@ class NonceLedger:
         _require_aware(now)
         with self._lock:
             issued = self._outstanding.pop(bytes(nonce), None)
-        if issued is None:
-            raise StaleNonceError(
-                "The evidence answers a challenge that was not issued here or was used before; "
-                "ask for a new challenge and attest again."
-            )
-        if now < issued:
-            raise StaleNonceError(
-                "The clock went back since the challenge was issued; set the clock and attest again."
-            )
-        if now - issued > self._ttl:
-            raise StaleNonceError(
-                f"The evidence answers a challenge that is older than {self._ttl.total_seconds():.0f} "
-                "seconds; ask for a new challenge and attest again."
-            )
+        check_age(issued, now, self._ttl)
 
     def _forget_expired(self, now: datetime) -> None:
         while self._outstanding:
@@ -85,6 +83,30 @@ class NonceLedger:
             if now - issued <= self._ttl:
                 return
             del self._outstanding[nonce]
+
+
+def check_age(issued: datetime | None, now: datetime, ttl: timedelta) -> None:
+    """Raise StaleNonceError unless a nonce that was just taken back was outstanding and is not too old.
+
+    Parameters
+    ----------
+    issued
+        When it was issued; None for one that was not outstanding.
+    """
+    if issued is None:
+        raise StaleNonceError(
+            "The evidence answers a challenge that was not issued here or was used before; "
+            "ask for a new challenge and attest again."
+        )
+    if now < issued:
+        raise StaleNonceError(
+            "The clock went back since the challenge was issued; set the clock and attest again."
+        )
+    if now - issued > ttl:
+        raise StaleNonceError(
+            f"The evidence answers a challenge that is older than {ttl.total_seconds():.0f} "
+            "seconds; ask for a new challenge and attest again."
+        )
 
 
 def _require_aware(now: datetime) -> None:

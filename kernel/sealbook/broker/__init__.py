@@ -1,9 +1,12 @@
 """Keys on the user's side, and the broker that releases them to enclaves that proved what they are.
 
-- `keyring`, `stores`, `passphrase`: where keys lie and how they are unlocked;
+- `keyring`, `stores`, `passphrase`, `pkcs11`: where keys lie and how they are unlocked; `reserved`: which of
+  them are sealbook's own;
 - `broker`, `session`, `rules`, `guards`, `clock`: who gets which key, and for how long;
 - `audit`: the hash-chained record of every decision;
-- `wire`: the messages that carry a request from an enclave to its broker.
+- `wire`: the messages that carry a request from an enclave to its broker;
+- `service`: the broker as a network service; `client` is its other end, `certificates`, `hpke` and `tls` what
+  both ends share.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ In the terms of RFC 9334 it is the Relying Party of the background-check model; 
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +26,7 @@ from sealbook.attestation import (
     CollateralMemory,
     CollateralSource,
     NonceLedger,
+    Nonces,
     Policy,
     Quote,
     UnattestedStatement,
@@ -38,8 +38,8 @@ from sealbook.broker import guards, rules
 from sealbook.broker.audit import AuditLog
 from sealbook.broker.clock import GuardedClock
 from sealbook.broker.keyring import SESSION_PREFIX, UNGUARDED, KeyRecord, Keyring, KeyVersion, open_keyring
-from sealbook.broker.ownership import OWNER_KEY
-from sealbook.broker.session import AttestedSession, SessionEndedError, SessionTable
+from sealbook.broker.reserved import is_reserved
+from sealbook.broker.session import AttestedSession, SessionEndedError, Sessions, SessionTable
 from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.sealing import KeyUnavailableError, SealingKey, check_key_name
 
@@ -99,6 +99,11 @@ class Broker:
         Gives the aware time. Moves of it are noticed, see :class:`~sealbook.broker.clock.GuardedClock`.
     memory
         Remembers the newest collateral seen, so that older one is refused.
+    nonces
+        Makes what keeps the outstanding challenges that can be answered for so many seconds. Default: memory,
+        so that a new broker knows no challenge, and evidence for one that has ended is refused.
+    sessions
+        Keeps the sessions. Default: memory.
     """
 
     def __init__(
@@ -110,6 +115,8 @@ class Broker:
         policy_loader: Callable[[str], Policy] = guards.load_policy,
         clock: Callable[[], datetime] | GuardedClock = lambda: datetime.now(UTC),
         memory: CollateralMemory | None = None,
+        nonces: Callable[[int], Nonces] = NonceLedger,
+        sessions: Sessions | None = None,
     ) -> None:
         self.keyring = keyring
         self.audit = audit
@@ -119,15 +126,14 @@ class Broker:
             clock if isinstance(clock, GuardedClock) else GuardedClock(clock, last_seen=audit.last_time())
         )
         self._memory = memory
-        # By lifetime in seconds. A new broker knows no challenge: evidence for one that has ended is refused.
-        self._nonces: dict[int, NonceLedger] = {}
-        self._sessions = SessionTable()
+        self._make_ledger = nonces
+        self._nonces: dict[int, Nonces] = {}  # by lifetime in seconds
+        self._sessions = sessions or SessionTable()
         self._lock = threading.RLock()
         # By name, version n at index n - 1. Under one name every policy has a key of its own, or a kernel
         # under a laxer one could make the key first that a stricter one's kernels would then seal with. The
         # versions count over all policies, because a sealed file records name and version alone.
         self._session_keys: dict[str, list[_SessionKey]] = {}
-        self._uses: Counter[tuple[str, str]] = Counter()
 
     # -- attestation ---------------------------------------------------------------------------
 
@@ -207,10 +213,6 @@ class Broker:
         """End a session: its evidence opens nothing any more. Closing twice is the same as once."""
         if not self._sessions.close(session):
             return
-        if not self._sessions.has_channel(session.channel):
-            with self._lock:
-                for used in [used for used in self._uses if used[0] == session.channel]:
-                    del self._uses[used]
         self._record("close", "done", session=session.id)
 
     # -- keys ----------------------------------------------------------------------------------
@@ -295,6 +297,8 @@ class Broker:
         except SealbookError:  # a locked keyring: whoever asks for one of its keys is told
             return tuple(found)
         for record in stored:
+            if is_reserved(record.name):
+                continue
             try:
                 policy = None if record.guard == UNGUARDED else self._load_policy(record.guard)
                 if policy is None:
@@ -311,16 +315,35 @@ class Broker:
         self._sessions.require_live(session, self._clock.now())
         self._record("artifact", "reported", session=session.id, action=action, facts=dict(facts))
 
+    def verify_again(self, session: AttestedSession) -> None:
+        """Raise RefusedError unless the evidence of `session` passes its policy, now."""
+        now = self._clock.now()
+        self._sessions.require_live(session, now)
+        self._verify(session.evidence, session.policy, now, session.report_data).require()
+
+    def accepts(self, evidence: bytes, policy: Policy, bound: bytes) -> bool:
+        """Tell whether `policy` would accept evidence that binds `bound`; opens nothing."""
+        try:
+            return self._verify(evidence, policy, self._clock.now(), bound).accepted
+        except SealbookError:
+            return False
+
+    def record(self, event: str, decision: str, **facts: Any) -> None:
+        """Put a decision into the audit log, made by who serves this broker; raises AuditError."""
+        self._record(event, decision, **facts)
+
     def require_live(self, session: AttestedSession) -> None:
         """Raise SessionEndedError unless `session` was opened here, is not closed and has not expired."""
         self._sessions.require_live(session, self._clock.now())
 
     # -- helpers -------------------------------------------------------------------------------
 
-    def _ledger(self, policy: Policy | None) -> NonceLedger:
+    def _ledger(self, policy: Policy | None) -> Nonces:
         lifetime = policy.freshness.nonce_ttl_seconds if policy else _NONCE_LIFETIME
         with self._lock:
-            return self._nonces.setdefault(lifetime, NonceLedger(lifetime))
+            if lifetime not in self._nonces:
+                self._nonces[lifetime] = self._make_ledger(lifetime)
+            return self._nonces[lifetime]
 
     def _verify(self, evidence: bytes, policy: Policy, now: datetime, expected: bytes) -> AttestationResult:
         collateral = None
@@ -358,8 +381,6 @@ class Broker:
                 return made.policy, lambda: made.key
             # Made only once the policy has passed: what gets no key leaves nothing behind either.
             return session.policy, lambda: self._current_session_key(session, name)
-        if name == OWNER_KEY:
-            raise KeyUnavailableError("It signs challenges and seals nothing: choose another key.")
         # One look at the keyring: nobody can exchange the guard between the decision and the key.
         stored = self.keyring.find(name)
         policy = None if stored.record.guard == UNGUARDED else self._load_policy(stored.record.guard)
@@ -409,13 +430,11 @@ class Broker:
 
     def _count_use(self, session: AttestedSession, name: str, policy: Policy | None) -> None:
         limit = policy.release.max_uses if policy else None
-        with self._lock:
-            if limit is not None and self._uses[session.channel, name] >= limit:
-                raise ReleaseRefusedError(
-                    f"The key '{name}' was released to this session {limit} times, all its policy allows; "
-                    "restart the kernel."
-                )
-            self._uses[session.channel, name] += 1
+        if not self._sessions.count_use(session, name, limit):
+            raise ReleaseRefusedError(
+                f"The key '{name}' was released to this session {limit} times, all its policy allows; "
+                "restart the kernel."
+            )
 
     def _record(self, event: str, decision: str, **facts: Any) -> None:
         self.audit.append(event, decision=decision, **_recordable(facts))

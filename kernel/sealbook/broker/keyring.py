@@ -15,6 +15,8 @@ import keyring as system_keyring
 
 from sealbook import paths
 from sealbook.broker import passphrase as passphrases
+from sealbook.broker.pkcs11 import TokenStore, token_settings
+from sealbook.broker.reserved import is_reserved
 from sealbook.broker.stores import MAX_BYTES, KeyringStore, PassphraseFileStore, SystemKeyringStore
 from sealbook.encoding import canonical_json, parse_json
 from sealbook.errors import InputError
@@ -131,14 +133,49 @@ class Keyring:
         Raises
         ------
         KeyUnavailableError
-            No such key; other keys are not named, because the answer may go to an enclave.
+            No such key; other keys are not named, because the answer may go to an enclave. Or it is one of
+            sealbook's own, see :meth:`reserved`.
         """
+        if is_reserved(name):
+            raise KeyUnavailableError(
+                f"The key '{name}' is sealbook's own and seals nothing: choose another key."
+            )
         stored = self._load().get(name)
         if stored is None:
             raise KeyUnavailableError(
                 f"There is no key '{name}' in the keyring; `sealbook keys create {name}` makes one."
             )
         return stored
+
+    def reserved(self, name: str) -> StoredKey | None:
+        """Return one of sealbook's own keys (:mod:`sealbook.broker.reserved`), or None before it was made.
+
+        Only what derives from them (the authorities, the owner's signature) and the code that decides
+        who is member of a cluster call this.
+        """
+        if not is_reserved(name):
+            raise ValueError("this is a key that seals")
+        return self._load().get(name)
+
+    def make_reserved(self, name: str, *, guard: str, description: str) -> StoredKey:
+        """Return one of sealbook's own keys, made unless there is one, whoever else may ask meanwhile."""
+        found = self.reserved(name)
+        if found is not None:
+            return found
+        check_key_name(name)
+        check_guard(guard)
+
+        def put(keys: dict[str, StoredKey]) -> None:
+            # Somebody else may have made it since.
+            if name not in keys:
+                record = KeyRecord(name, guard, description, (self._new_version(1),))
+                keys[name] = StoredKey(record, (_new_secret(),))
+
+        self._rewrite(put)
+        made = self.reserved(name)
+        if made is None:
+            raise KeyUnavailableError(f"The key '{name}' was deleted while it was being made.")
+        return made
 
     def key(self, name: str, version: int | None = None) -> SealingKey:
         """Return one version of a key; raises as :meth:`find` does."""
@@ -267,16 +304,21 @@ def check_guard(guard: str) -> None:
 def open_keyring(*, passphrase: Callable[[], str] | None = None) -> Keyring:
     """Return the user's keyring, not unlocked yet.
 
-    The passphrase-protected file if there is one, else the system's keyring service if there is one,
-    else a passphrase-protected file that the first key creates.
+    The one in the token that ``config.toml`` names, if it names one; else the passphrase-protected file if
+    there is one, else the system's keyring service if there is one, else a passphrase-protected file that the
+    first key creates.
 
     Parameters
     ----------
     passphrase
         Asked when the file is first opened. Default: only what the parent process handed over
-        (:func:`sealbook.broker.passphrase.inherited`), which never blocks on a terminal.
+        (:func:`sealbook.broker.passphrase.inherited`), which never blocks on a terminal. For a token it is
+        the PIN.
     """
     path = paths.keyring_file()
+    token = token_settings(paths.config_file())
+    if token is not None:
+        return Keyring(TokenStore(paths.token_keyring_file(), token, passphrase or passphrases.inherited))
     if not path.exists():
         backend = system_keyring.get_keyring()
         if SystemKeyringStore.is_real(backend):

@@ -15,19 +15,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from sealbook.broker.keyring import Keyring
+from sealbook.broker.reserved import OWNER_KEY
 from sealbook.errors import InputError
-
-#: The key of the keyring that the signing key is derived from. Guarded by a policy of this name, which nobody
-#: has: no kernel gets it.
-OWNER_KEY: Final = "image-owner"
+from sealbook.sealing import KeyUnavailableError
 
 _INFO: Final = b"sealbook image owner signing key v1"
 
 
 def make_owner(keyring: Keyring) -> bytes:
     """Return the public key of the keyring's owner, 32 bytes (Ed25519, RFC 8032); made at first use."""
-    if OWNER_KEY not in {record.name for record in keyring.list()}:
-        keyring.create(OWNER_KEY, guard=OWNER_KEY, description="signs what your kernel images answer")
+    keyring.make_reserved(OWNER_KEY, guard=OWNER_KEY, description="signs what your kernel images answer")
     return owner_signing_key(keyring).public_key().public_bytes_raw()
 
 
@@ -40,7 +37,13 @@ def owner_signing_key(keyring: Keyring) -> Ed25519PrivateKey:
         The keyring has none.
     """
     # The first version for ever: rotating it would make strangers of the images.
-    secret = keyring.find(OWNER_KEY).version(1).secret
+    stored = keyring.reserved(OWNER_KEY)
+    if stored is None:
+        raise KeyUnavailableError(
+            "This keyring signs for no image yet: `sealbook image build` makes the key, or use the keyring "
+            "that the image was built with."
+        )
+    secret = stored.version(1).secret
     return Ed25519PrivateKey.from_private_bytes(
         HKDF(hashes.SHA256(), 32, salt=None, info=_INFO).derive(secret)
     )

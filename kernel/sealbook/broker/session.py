@@ -6,10 +6,12 @@ import base64
 import hashlib
 import secrets
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
+from typing import Protocol
 
 from sealbook.attestation import AttestationResult, Policy
 from sealbook.encoding import canonical_json
@@ -100,12 +102,37 @@ class AttestedSession:
         return self.result.attested
 
 
+class Sessions(Protocol):
+    """The sessions that one broker has opened and not closed, and how often each got which key."""
+
+    def add(self, session: AttestedSession, now: datetime, *, limit: int | None = None) -> None:
+        """Keep a new session; raises TooManySessionsError beyond `limit` sessions of one policy."""
+
+    def close(self, session: AttestedSession) -> bool:
+        """Forget a session; returns whether it was open."""
+
+    def require_live(self, session: AttestedSession, now: datetime) -> None:
+        """Raise SessionEndedError unless this very session is open and has not expired."""
+
+    def count_use(self, session: AttestedSession, name: str, limit: int | None) -> bool:
+        """Count one release of a key on the channel of `session`; False where `limit` is reached."""
+
+
+def require_within(session: AttestedSession, now: datetime) -> None:
+    """Raise SessionEndedError unless `now` is in the lifetime of `session`."""
+    if not session.opened_at - timedelta(minutes=5) <= now < session.expires_at:
+        raise SessionEndedError(
+            f"This attested session expired at {session.expires_at:%Y-%m-%d %H:%M} UTC: attest again."
+        )
+
+
 class SessionTable:
-    """The sessions that one broker has opened and not closed."""
+    """:class:`Sessions` in memory: they end with the process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: dict[str, AttestedSession] = {}
+        self._uses: Counter[tuple[str, str]] = Counter()
 
     def add(self, session: AttestedSession, now: datetime, *, limit: int | None = None) -> None:
         """Keep a new session.
@@ -145,12 +172,10 @@ class SessionTable:
             if self._open.get(session.id) is not session:
                 return False
             del self._open[session.id]
+            if not any(each.channel == session.channel for each in self._open.values()):
+                for used in [used for used in self._uses if used[0] == session.channel]:
+                    del self._uses[used]
             return True
-
-    def has_channel(self, channel: str) -> bool:
-        """Tell whether a session on this channel is open."""
-        with self._lock:
-            return any(each.channel == channel for each in self._open.values())
 
     def require_live(self, session: AttestedSession, now: datetime) -> None:
         """Raise SessionEndedError unless this very session is open and has not expired."""
@@ -158,7 +183,12 @@ class SessionTable:
             known = self._open.get(session.id) is session
         if not known:
             raise SessionEndedError("This attested session has ended: restart the kernel to attest again.")
-        if not session.opened_at - timedelta(minutes=5) <= now < session.expires_at:
-            raise SessionEndedError(
-                f"This attested session expired at {session.expires_at:%Y-%m-%d %H:%M} UTC: attest again."
-            )
+        require_within(session, now)
+
+    def count_use(self, session: AttestedSession, name: str, limit: int | None) -> bool:
+        """Count one release of a key; see :meth:`Sessions.count_use`."""
+        with self._lock:
+            if limit is not None and self._uses[session.channel, name] >= limit:
+                return False
+            self._uses[session.channel, name] += 1
+            return True

@@ -17,6 +17,7 @@ already encrypted and whose both ends are authenticated. This module does not ma
     release    key version purpose  {"key", "version", "secret"}   base64, 32 bytes
     keys       -                    {"keys": [...]}                names and guards
     event      action facts         {}                             into the audit log
+    cluster    name                 {"cluster"}                    where Spark runs, public; null: here
 
 What the evidence of ``attest`` must bind (role, audience, keys of the channel) is in no message: each end
 takes it from what it knows of the channel itself. A broker that let the peer name it would accept
@@ -30,12 +31,13 @@ import binascii
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from sealbook.attestation import AttestationResult
 from sealbook.broker.broker import Broker
+from sealbook.broker.keyring import KeyRecord
 from sealbook.broker.session import AttestedSession, SessionEndedError
 from sealbook.encoding import canonical_json, parse_json
 from sealbook.errors import InputError, RefusedError, SealbookError
@@ -56,12 +58,14 @@ _FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "release": frozenset({"key", "version", "purpose"}),
     "keys": frozenset(),
     "event": frozenset({"action", "facts"}),
+    "cluster": frozenset({"name"}),
 }
 
 #: What a kernel may report, and of what kind.
 _ACTIONS: Final = frozenset({"sealed", "unsealed", "opened"})
 _FACTS: Final[Mapping[str, type]] = {"path": str, "key": str, "codec": str, "size": int, "version": int}
 _MAX_FACT: Final = 4096
+_MAX_CLUSTER_NAME: Final = 100
 
 #: Longest sentence, and most keys, in a response, so that it fits a frame.
 _MAX_SENTENCE: Final = 4096
@@ -96,10 +100,20 @@ class BrokerEndpoint:
     session
         What was opened when the channel's peer was verified. A peer that attests anew over the channel
         is held to the same role, audience, claims and policy.
+    clusters
+        Finds the user's Spark cluster of a name, for the empty name the one that notebooks start with, or
+        None. What it returns is public, and JSON.
     """
 
-    def __init__(self, broker: Broker, session: AttestedSession) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        session: AttestedSession,
+        *,
+        clusters: Callable[[str], Mapping[str, Any] | None] = lambda name: None,
+    ) -> None:
         self._broker = broker
+        self._clusters = clusters
         self._session = session
         self._nonce: bytes | None = None
         self._closed = False
@@ -121,7 +135,7 @@ class BrokerEndpoint:
             value = getattr(self, f"_on_{request['op']}")(request)
             return canonical_json({"v": _VERSION, "id": number, "ok": True, "value": value})
         except SealbookError as error:
-            return _failure(number, _code(error), str(error))
+            return _failure(number, error_code(error), str(error))
         except Exception:
             # Not the exception's text: it may quote what must not leave.
             _log.exception("The broker failed to answer a request.")
@@ -171,26 +185,18 @@ class BrokerEndpoint:
         return {"key": key.name, "version": key.version, "secret": _b64(key.secret)}
 
     def _on_keys(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        entries = [
-            {
-                "name": record.name,
-                "guard": record.guard,
-                "version": record.current,
-                "description": record.description,
-            }
-            for record in self._broker.keys(self._session)
-        ]
-        return {"keys": entries[:_MAX_KEYS]}
+        return listed_keys(self._broker.keys(self._session))
 
     def _on_event(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        action, facts = request["action"], request["facts"]
-        if not isinstance(action, str) or action not in _ACTIONS or not isinstance(facts, dict):
-            raise InputError(f"A kernel reports one of: {', '.join(sorted(_ACTIONS))}.")
-        for name, fact in facts.items():
-            if type(fact) is not _FACTS.get(name) or len(str(fact)) > _MAX_FACT:
-                raise InputError(f"An event's facts are {', '.join(_FACTS)}, at most {_MAX_FACT} characters.")
-        self._broker.report(self._session, action, facts)
+        self._broker.report(self._session, *checked_event(request["action"], request["facts"]))
         return {}
+
+    def _on_cluster(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        name = request["name"]
+        if not isinstance(name, str) or len(name) > _MAX_CLUSTER_NAME:
+            raise InputError(f"The name of a cluster is text of at most {_MAX_CLUSTER_NAME} characters.")
+        found = self._clusters(name)
+        return {"cluster": None if found is None else dict(found)}
 
     def _result(self) -> dict[str, Any]:
         session = self._session
@@ -274,6 +280,20 @@ class RemoteBroker:
         }
         self._ask_again("event", action=action, facts=sound)
 
+    def cluster(self, name: str = "") -> dict[str, Any] | None:
+        """Return the user's Spark cluster of this name, or the one to begin with; None: Spark runs here.
+
+        Raises
+        ------
+        InputError
+            The user has none of that name.
+        """
+        answer = self._ask_again("cluster", name=name)
+        if set(answer) != {"cluster"} or not isinstance(answer["cluster"], dict | None):
+            raise BrokerChannelError("The broker's answer is not one that this kernel knows.")
+        found: dict[str, Any] | None = answer["cluster"]
+        return found
+
     def ping(self) -> None:
         """Return when the broker has answered; raises RefusedError when it does not."""
         self._ask("ping")
@@ -340,7 +360,32 @@ _ERRORS: Final[Mapping[str, type[SealbookError]]] = {
 }
 
 
-def _code(error: SealbookError) -> str:
+def listed_keys(records: Iterable[KeyRecord]) -> dict[str, Any]:
+    """Return what is told of keys."""
+    entries = [
+        {
+            "name": record.name,
+            "guard": record.guard,
+            "version": record.current,
+            "description": record.description,
+        }
+        for record in records
+    ]
+    return {"keys": entries[:_MAX_KEYS]}
+
+
+def checked_event(action: object, facts: object) -> tuple[str, dict[str, Any]]:
+    """Return what an enclave reports, if it is something that enclaves report; raises InputError."""
+    if not isinstance(action, str) or action not in _ACTIONS or not isinstance(facts, dict):
+        raise InputError(f"A kernel reports one of: {', '.join(sorted(_ACTIONS))}.")
+    for name, fact in facts.items():
+        if type(fact) is not _FACTS.get(name) or len(str(fact)) > _MAX_FACT:
+            raise InputError(f"An event's facts are {', '.join(_FACTS)}, at most {_MAX_FACT} characters.")
+    return action, facts
+
+
+def error_code(error: SealbookError) -> str:
+    """Return the code that an error travels as."""
     return next((code for code, kind in _ERRORS.items() if isinstance(error, kind)), "refused")
 
 

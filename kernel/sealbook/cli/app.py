@@ -8,6 +8,8 @@ import typer
 
 from sealbook import __version__
 from sealbook.cli.audit import app as audit
+from sealbook.cli.broker import app as broker
+from sealbook.cli.cluster import app as cluster
 from sealbook.cli.demo import demo
 from sealbook.cli.doctor import doctor
 from sealbook.cli.image import app as image
@@ -52,5 +54,7 @@ app.add_typer(policy, name="policy")
 app.add_typer(keys, name="keys")
 app.add_typer(image, name="image")
 app.add_typer(audit, name="audit")
+app.add_typer(cluster, name="cluster")
+app.add_typer(broker, name="broker")
 app.command("lab", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
 app.command("demo")(demo)

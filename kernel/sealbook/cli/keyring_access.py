@@ -5,11 +5,14 @@ from __future__ import annotations
 from sealbook import paths
 from sealbook.broker import AuditLog, Keyring, open_keyring
 from sealbook.broker.passphrase import interactive
+from sealbook.broker.pkcs11 import token_settings
 
 
 def user_keyring() -> Keyring:
     """Return the keyring; asks for its passphrase when it is first used, twice for a new file."""
-    return open_keyring(passphrase=interactive(confirm=not paths.keyring_file().exists()))
+    # A token has its PIN already.
+    new = not paths.keyring_file().exists() and token_settings(paths.config_file()) is None
+    return open_keyring(passphrase=interactive(confirm=new))
 
 
 def user_audit() -> AuditLog:

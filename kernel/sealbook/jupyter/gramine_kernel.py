@@ -137,9 +137,12 @@ class GramineKernel(AttestedKernel):
         means every other process (kill(2), pid -1), and a signal to the process does not wake a
         main thread that waits; one to the thread does.
         """
+        spark = None if self.spark is None else self.spark.process
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error, OSError):  # it ended in between
-                child.send_signal(signal.SIGINT)
+                # SIGINT would end Spark's JVM, and with it all that the notebook has there.
+                if spark is None or spark not in (child.pid, *(each.pid for each in child.parents())):
+                    child.send_signal(signal.SIGINT)
         main_thread = threading.main_thread().ident
         if main_thread is not None:
             signal.pthread_kill(main_thread, signal.SIGINT)

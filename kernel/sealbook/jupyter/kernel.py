@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
 from traitlets import Type
+
+if TYPE_CHECKING:
+    from sealbook.spark.face import SparkFace
 
 _NO_DEBUGGER = (
     "The debugger is not available in a sealbook kernel: debugpy would listen on a TCP port that "
@@ -65,12 +68,18 @@ class AttestedKernel(IPythonKernel):
     implementation = "sealbook"
     shell_class = Type(AttestedShell)
 
+    #: Trusted Spark in this kernel; set by the application.
+    spark: SparkFace | None = None
+
     def _send_interrupt_children(self) -> None:
         """Interrupt as stock, and also a cell that awaits something.
 
         Stock's signal handler only tells the event loop to cancel such a cell, and does not wake the loop,
-        which waits for what the cell waits for.
+        which waits for what the cell waits for. Spark jobs of the cell are cancelled where they run, also if
+        the cell takes no notice.
         """
+        if self.spark is not None:
+            self.spark.interrupt()
         self._signal_interrupt()
         self.io_loop.add_callback(lambda: None)
 

@@ -32,6 +32,7 @@ from sealbook.jupyter.iostream import PortlessIOPubThread
 from sealbook.jupyter.kernel import AttestedKernel
 from sealbook.jupyter.liveness import ClientWatch
 from sealbook.jupyter.registration import receive_message, send_message
+from sealbook.spark.face import SparkFace
 
 _REGISTRATION = re.compile(r"--registration=(tcp://[0-9a-zA-Z.:\[\]-]{1,128}:[0-9]{1,5})")
 
@@ -64,6 +65,7 @@ class AttestedKernelApp(IPKernelApp):
     _registrar: socket.socket
     _broker_connection: BrokerConnection
     _watch: ClientWatch | None = None
+    _spark: SparkFace | None = None
 
     def __init__(self, *, attester: Attester, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -191,10 +193,13 @@ class AttestedKernelApp(IPKernelApp):
     # -- what a sealbook kernel has beside a stock one ---------------------------------------
 
     def init_extensions(self) -> None:
-        """Load the magics."""
+        """Load the magics, and let Spark be there when it is named."""
         super().init_extensions()
         if self.shell is not None:
             self.shell.extension_manager.load_extension("sealbook")
+            self._spark = SparkFace(self.shell, self.attester)
+            self._spark.install()
+            self.kernel.spark = self._spark
 
     def start(self) -> None:
         """Answer, and watch that there is someone to answer to."""
@@ -206,6 +211,8 @@ class AttestedKernelApp(IPKernelApp):
         """Close everything in order; the stock sockets need their ZAP handlers gone first."""
         if self._watch is not None:
             self._watch.stop()
+        if self._spark is not None:
+            self._spark.close()
         for authenticator in self._authenticators:
             authenticator.stop()
         self._authenticators.clear()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import textwrap
 import threading
 from pathlib import Path
@@ -31,6 +32,10 @@ from sealbook.jupyter.client import connect_manager
 from sealbook.jupyter.curve import CurveKeys
 from sealbook.jupyter.embedded import embedded_broker
 from sealbook.jupyter.registration import RegistrationDesk
+
+#: Names the Spark cluster that notebooks start on. Read here, on the user's side: a kernel's environment
+#: is the host's.
+CLUSTER_VARIABLE = "SEALBOOK_CLUSTER"
 
 #: The exit status of a kernel that has not ended and is not verified (EX_TEMPFAIL of sysexits.h).
 _NOT_YET = 75
@@ -60,6 +65,10 @@ class AttestedProvisioner(LocalProvisioner):
     ).tag(config=True)
 
     tee = Unicode(help="What runs the image: gramine-sgx or gramine-direct.").tag(config=True)
+
+    cluster = Unicode(
+        help="Name of the Spark cluster that notebooks start on; the variable SEALBOOK_CLUSTER comes first."
+    ).tag(config=True)
 
     data_key = Unicode(help="Name of the key that opens the encrypted mounts of a kernel in Gramine.").tag(
         config=True
@@ -232,12 +241,22 @@ class AttestedProvisioner(LocalProvisioner):
             policy=self._policy,
         )
         self._registration, self._session_key = registration, session_key
-        self._endpoint = BrokerEndpoint(self._broker, session)
+        self._endpoint = BrokerEndpoint(self._broker, session, clusters=self._find_cluster)
         self._broker_server.admit(kernel_key, self._endpoint.handle)
         self._result = session.result
         # Seen by whoever reads the log of the Jupyter server: what is not attested is a warning there.
         level = logging.INFO if session.attested else logging.WARNING
         self.log.log(level, "%s", session.result.summary())
+
+    def _find_cluster(self, name: str) -> dict[str, Any] | None:
+        """Return the user's cluster `name`, or the one that notebooks start on; None for none."""
+        name = name or os.environ.get(CLUSTER_VARIABLE, "") or self.cluster
+        if not name:
+            return None
+        # Only here: a kernel that uses no cluster should not need what a cluster needs.
+        from sealbook.spark import profiles
+
+        return {"name": name} | profiles.to_table(profiles.load(name))
 
     # -- what must not outlive a kernel ------------------------------------------------------
 

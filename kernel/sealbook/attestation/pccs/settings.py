@@ -170,7 +170,7 @@ def _of_config(path: Path) -> tuple[str | None, Path | None]:
         document = tomllib.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML ({str(error).partition(chr(10))[0]}).") from None
-    unknown = sorted(set(document) - {"pccs"})
+    unknown = sorted(set(document) - {"pccs", "keyring"})  # which others read
     table = document.get("pccs", {})
     if not unknown and isinstance(table, dict):
         unknown = [f"pccs.{name}" for name in sorted(set(table) - {"url", "ca"})]

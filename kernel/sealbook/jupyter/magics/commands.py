@@ -13,6 +13,7 @@ from sealbook import artifacts, session
 from sealbook.errors import InputError, RefusedError
 from sealbook.jupyter.magics.arguments import MagicParser, one_line_errors, read_context
 from sealbook.jupyter.magics.display import AttestationView, KeysView
+from sealbook.jupyter.magics.scale import SCALE
 
 _CONTEXT_HELP = "bind the file to public text; may be repeated"
 
@@ -50,7 +51,14 @@ KEYS = MagicParser("%keys", "List the keys that this kernel may use, and what gu
 KEYS.add_argument("--default", metavar="KEY", help="from now on seal to KEY when no key is named")
 
 #: By what a person types; completion looks here.
-PARSERS = {"%attest": ATTEST, "%seal": SEAL, "%%seal": SEAL_CELL, "%unseal": UNSEAL, "%keys": KEYS}
+PARSERS = {
+    "%attest": ATTEST,
+    "%seal": SEAL,
+    "%%seal": SEAL_CELL,
+    "%unseal": UNSEAL,
+    "%keys": KEYS,
+    "%scale": SCALE,
+}
 
 
 @magics_class

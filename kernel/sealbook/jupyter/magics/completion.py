@@ -14,7 +14,7 @@ from sealbook.errors import SealbookError
 from sealbook.jupyter.magics.commands import PARSERS
 
 #: A line with one of the magics, at its start or as an expression after `=`.
-_LINE = re.compile(r"\s*(?:[\w.,\s\[\]'\"]+=\s*)?(%{1,2}(?:attest|seal|unseal|keys))(\s.*)$", re.DOTALL)
+_LINE = re.compile(r"\s*(?:[\w.,\s\[\]'\"]+=\s*)?(%{1,2}(?:attest|seal|unseal|keys|scale))(\s.*)$", re.DOTALL)
 
 #: Options whose value is a key name, and those whose value is a path.
 _KEY_OPTIONS = {"-k", "--key", "--default"}
@@ -85,6 +85,8 @@ def _positional(name: str, position: int, symbol: str, variables: Mapping[str, A
             for known, value in variables.items()
             if not known.startswith("_") and not callable(value) and not isinstance(value, ModuleType)
         ]
+    if (name, position) == ("%scale", 0):
+        return ["cluster", "local"]
     if (name, position) in {("%seal", 1), ("%%seal", 0), ("%unseal", 0)}:
         return _paths(symbol)
     return ()

@@ -1,0 +1,359 @@
+"""`sealbook cluster`: Spark clusters in which every node proved what it runs."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sealbook.cli import console
+from sealbook.cli.options import Force, Json
+from sealbook.errors import InputError
+
+if TYPE_CHECKING:
+    from sealbook.spark.cluster import BrokerCommand
+    from sealbook.spark.profiles import Profile
+
+app = typer.Typer(help="Spark clusters in which every node proved what it runs.")
+render = typer.Typer(help="Write what another system starts a cluster with.")
+app.add_typer(render, name="render")
+
+DEFAULT_NAME = "local"
+
+
+def _known(incomplete: str) -> list[str]:
+    from sealbook.spark import cluster_state
+
+    return [name for name in cluster_state.names() if name.startswith(incomplete)]
+
+
+Name = Annotated[str, typer.Argument(help="Of the cluster.", autocompletion=_known)]
+Workers = Annotated[int, typer.Option("--workers", "-w", help="How many.")]
+Cores = Annotated[int, typer.Option("--cores", help="Of each worker.")]
+Memory = Annotated[str, typer.Option("--memory", help="Of each worker's executor, like 1500m or 2g.")]
+Broker = Annotated[str | None, typer.Option("--broker", help="https://host:port of a broker that runs.")]
+Authority = Annotated[
+    Path | None, typer.Option("--ca", help="The certificate of its authority: broker/ca.pem on its machine.")
+]
+Timeout = Annotated[int, typer.Option("--timeout", min=1, max=3600, help="Seconds after which to give up.")]
+Host = Annotated[str, typer.Option("--host", help="Address of this machine that the others reach.")]
+
+
+@app.command()
+def up(
+    name: Name = DEFAULT_NAME,
+    workers: Workers = 2,
+    cores: Cores = 1,
+    memory: Memory = "1g",
+    port: Annotated[int, typer.Option("--port", help="Of the master.")] = 7077,
+    host: Host = "127.0.0.1",
+    worker_host: Annotated[
+        list[str] | None,
+        typer.Option("--worker-host", help="Addresses of the workers, in turn.", show_default="--host"),
+    ] = None,
+    broker: Broker = None,
+    ca: Authority = None,
+    broker_port: Annotated[int, typer.Option("--broker-port", help="Of the broker that is started.")] = 8440,
+    timeout: Timeout = 90,
+    json: Json = False,
+) -> None:
+    """Start a cluster on this machine: key broker, master and workers; returns when all are members."""
+    from sealbook.spark import cluster, profiles
+
+    profiles.check_name(name)
+    size = cluster.Size(workers, cores, memory)
+    if broker is not None:
+        start: Callable[[], BrokerCommand] | Profile = _elsewhere(
+            name, f"spark://{_bracketed(host)}:{port}", broker, ca
+        )
+    else:
+        if ca is not None:
+            raise InputError("--ca belongs to --broker: say the address of the broker too.")
+        start = functools.partial(_broker_here, name, host, broker_port)
+    profile = cluster.up(
+        name,
+        size,
+        start,
+        host=host,
+        port=port,
+        worker_hosts=worker_host or (),
+        patience=timeout,
+        say=console.note,
+    )
+    if not console.emit(
+        {"name": name, "master": profile.master, "broker": profile.broker, "workers": workers}
+    ):
+        console.line(
+            f"The cluster '{name}' runs: {profile.master}, {workers} workers, broker {profile.broker}. "
+            f"`%scale cluster {name}` in a notebook uses it, `sealbook cluster down {name}` ends it."
+        )
+
+
+@app.command()
+def join(
+    broker: Broker = None,
+    master: Annotated[str | None, typer.Option("--master", help="spark://host:port of the master.")] = None,
+    ca: Authority = None,
+    name: Annotated[str, typer.Option("--name", help="Of the cluster.")] = DEFAULT_NAME,
+    host: Host = "127.0.0.1",
+    cores: Cores = 1,
+    memory: Memory = "1g",
+    timeout: Timeout = 90,
+    json: Json = False,
+) -> None:
+    """Make this machine a worker of a cluster that runs elsewhere; `cluster down` ends it."""
+    from sealbook.spark import cluster
+
+    if broker is None or master is None:
+        raise InputError(
+            "Say which cluster to join: --broker https://host:port and --master spark://host:port."
+        )
+    profile = _elsewhere(name, master, broker, ca)
+    size = cluster.Size(1, cores, memory)
+    cluster.join(profile, host=host, size=size, patience=timeout, say=console.note)
+    if not console.emit({"name": name, "master": master, "broker": broker, "host": host}):
+        console.line(f"This machine is a worker of '{name}' now; `sealbook cluster down {name}` ends that.")
+
+
+@app.command()
+def down(name: Name = DEFAULT_NAME, json: Json = False) -> None:
+    """End a cluster on this machine: every process, directory and its profile."""
+    from sealbook.spark import cluster
+
+    ended = cluster.down(name)
+    if ended:
+        _end_sessions(name)
+    if not console.emit({"name": name, "ended": ended}):
+        console.line(f"The cluster '{name}' has ended." if ended else f"There is no cluster '{name}' here.")
+
+
+@app.command()
+def status(name: Name = DEFAULT_NAME, json: Json = False) -> None:
+    """Show every node of a cluster with its attestation, and every process of it here."""
+    from sealbook.spark import cluster_state, profiles
+
+    state = cluster_state.load(name)
+    profile = profiles.load_all().get(name)
+    if state is None and profile is None:
+        raise InputError(f"There is no cluster '{name}' here: `sealbook cluster up {name}` starts one.")
+    processes = [
+        {"role": m.role, "address": m.address, "pid": m.pid, "alive": m.process.alive}
+        for m in (state.members if state else ())
+    ]
+    nodes = _nodes(name)
+    document = {
+        "name": name,
+        "master": profile.master if profile else None,
+        "broker": profile.broker if profile else None,
+        "processes": processes,
+        "nodes": nodes,
+    }
+    if console.emit(document):
+        return
+    console.table(
+        ["node", "address", "evidence", "measurement", "certificate until", "member"],
+        [
+            (
+                each["role"],
+                ", ".join(each["hosts"]),
+                each["label"],
+                (each["measurement"] or "-")[:16],
+                each["certificate_until"][:19].replace("T", " ") + " UTC",
+                "yes" if each["alive"] else "no",
+            )
+            for each in nodes
+        ],
+    )
+    if not nodes:
+        console.line("The broker on this machine knows no node of it.")
+    console.table(
+        ["process", "address", "pid", "runs"],
+        [(p["role"], p["address"], p["pid"], "yes" if p["alive"] else "no") for p in processes],
+    )
+    if any(not p["alive"] for p in processes):
+        console.note(f"Parts of it have ended: `sealbook cluster down {name}`, then `cluster up` again.")
+
+
+@render.command()
+def k8s(
+    name: Annotated[str, typer.Argument(help="Of the cluster.")] = DEFAULT_NAME,
+    image: Annotated[str, typer.Option("--image", help="Container image of nodes, by digest.")] = "",
+    broker_image: Annotated[
+        str | None, typer.Option("--broker-image", help="Of the broker.", show_default="--image")
+    ] = None,
+    namespace: Annotated[str, typer.Option("--namespace")] = "sealbook",
+    cores: Cores = 1,
+    memory: Memory = "1g",
+    epc: Annotated[
+        str | None, typer.Option("--epc", help="SGX memory of a node, like 2Gi; none without SGX.")
+    ] = None,
+    ca: Authority = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Directory.", show_default="standard output")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write manifests for Spark on Kubernetes: broker, driver and executor templates, network policy."""
+    from sealbook.spark import kubernetes
+
+    manifests = kubernetes.render(
+        kubernetes.Wishes(
+            name=name,
+            namespace=namespace,
+            image=image,
+            broker_image=broker_image or image,
+            cores=cores,
+            memory=memory,
+            epc=epc,
+            ca=_read_ca(ca) if ca else None,
+        )
+    )
+    if output is None:
+        typer.echo("---\n".join(manifests.values()), nl=False)
+        return
+    for path in kubernetes.write(manifests, output, force=force):
+        console.line(f"Wrote {path}.")
+
+
+def _elsewhere(name: str, master: str, broker: str, ca: Path | None) -> Profile:
+    from sealbook.spark.profiles import Profile, load_all
+
+    known = load_all().get(name)
+    if ca is None and (known is None or known.broker != broker):
+        raise InputError(
+            "Give the certificate of the broker's authority with --ca FILE: it is broker/ca.pem in "
+            "the sealbook directory on the broker's machine."
+        )
+    pem = _read_ca(ca) if ca is not None else known.ca  # type: ignore[union-attr]
+    owners = known.owners if known is not None and known.broker == broker else ()
+    return Profile(name=name, master=master, broker=broker, ca=pem, owners=owners)
+
+
+def _read_ca(path: Path) -> str:
+    from sealbook.files import read_bounded
+
+    try:
+        return read_bounded(path, "The authority's certificate", 16 * 1024, regular=True).decode("ascii")
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a certificate in PEM.") from None
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _broker_here(name: str, host: str, port: int) -> BrokerCommand:
+    """Return how this user's broker is started, with the cluster made and this machine's code admitted."""
+    import os
+
+    from sealbook import paths
+    from sealbook.broker import open_keyring
+    from sealbook.broker.certificates import Authority as CertificateAuthority
+    from sealbook.broker.passphrase import DESCRIPTOR_VARIABLE, hand_over, interactive
+    from sealbook.broker.reserved import BROKER_CA
+    from sealbook.broker.service.clusters import Clusters
+    from sealbook.cli.keyring_access import user_audit
+    from sealbook.spark import cluster
+
+    cluster.refuse_busy(host, port, "--broker-port")
+    _admit_this_machine()
+    ask = interactive(confirm=not paths.keyring_file().exists())
+    given: list[str] = []
+
+    def passphrase() -> str:
+        if not given:
+            given.append(ask())
+        return given[0]
+
+    keyring = open_keyring(passphrase=passphrase)
+    Clusters(keyring).add(name, policy=_POLICY)
+    user_audit().append("cluster", decision="added", cluster=name, guard=_POLICY)
+    stored = keyring.make_reserved(
+        BROKER_CA, guard=BROKER_CA, description="issues the broker's own certificate"
+    )
+    environment, descriptors = dict(os.environ), []
+    if given:
+        descriptor, environment[DESCRIPTOR_VARIABLE] = hand_over(given[0])
+        descriptors.append(descriptor)
+    return cluster.BrokerCommand(
+        argv=(sys.executable, "-m", "sealbook", "broker", "serve", "--host", host, "--port", str(port)),
+        url=f"https://{_bracketed(host)}:{port}",
+        ca=CertificateAuthority(stored).pem,
+        environment=environment,
+        descriptors=tuple(descriptors),
+    )
+
+
+#: Of this machine's simulated platform; `sealbook install` writes it.
+_POLICY = "simulated"
+
+
+def _admit_this_machine() -> None:
+    """Make sure that the policy admits the code that is installed here; writes one where there is none."""
+    from sealbook.cli import machine
+    from sealbook.cli.keyring_access import user_audit
+
+    path = machine.policy_path()
+    fit = machine.check_policy(path, machine.measure_kernel())
+    if fit.ok:
+        return
+    if path.exists():
+        raise InputError(f"The policy admits no node of this machine: {fit.detail}; {fit.remedy}.")
+    measured = machine.measure_settled()
+    machine.write_policy(path, machine.simulated_policy_text(measured))
+    user_audit().append("policy", decision="approved", policy=str(path), measurement=measured.mrenclave.hex())
+
+
+def _end_sessions(name: str) -> None:
+    """Have the broker's records say that the nodes of a cluster which ended are members no more."""
+    for node in _nodes(name):
+        from sealbook.broker.service.database import open_database
+        from sealbook.broker.service.sessions import StoredSessions
+        from sealbook.cli.keyring_access import user_audit
+
+        user_audit().append("revoke", decision="done", session=node["session"], cluster=name)
+        StoredSessions(open_database()).revoke(node["session"])
+
+
+def _nodes(name: str) -> list[dict[str, Any]]:
+    """Return the members of a cluster as the broker's own records on this machine have them."""
+    from datetime import UTC, datetime
+
+    from sealbook import paths
+    from sealbook.broker import load_policy
+    from sealbook.broker.service.database import open_database
+    from sealbook.broker.service.sessions import StoredSessions
+    from sealbook.encoding import parse_json
+
+    if not (paths.data_dir() / "broker" / "service.sqlite").exists():
+        return []
+    database = open_database()
+    try:
+        sessions = StoredSessions(database)
+        rows = []
+        for node in sessions.alive(datetime.now(UTC), name):
+            session = sessions.load(node.session, load_policy(node.policy))
+            if session is None:
+                continue
+            hosts = parse_json(
+                session.claims.get("hosts", b"[]"), what="The node's addresses", max_bytes=65536
+            )
+            rows.append(
+                {
+                    "session": node.session,
+                    "role": node.role,
+                    "hosts": [str(host) for host in hosts],
+                    "label": session.result.label,
+                    "simulated": session.result.simulated,
+                    "measurement": session.result.mrenclave,
+                    "certificate_until": node.certificate_expires.isoformat(),
+                    "alive": not node.revoked,
+                }
+            )
+        return rows
+    finally:
+        database.close()

@@ -1,0 +1,230 @@
+"""The exact command line and environment of every JVM that sealbook starts: no shell, no ``spark-class``.
+
+Spark's own scripts read ``spark-env.sh``, configuration directories and a dozen variables, each of which the
+host could use to add an option. Here everything is written down; what the environment says is not looked at.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sealbook.errors import InputError, MissingDependencyError
+from sealbook.spark import jdk
+
+#: Built from ``kernel/java`` by its ``build.py``: Java agent, TLS provider, file system, KMS client.
+JAR = Path(__file__).with_name("sealbook.jar")
+#: Spark's configuration directory: how it logs, and nothing else. Lies here to be measured.
+CONF_DIR = Path(__file__).with_name("conf")
+
+#: What Spark's launcher opens (``JavaModuleOptions`` of Spark 4.3; a test compares). Spark, Arrow, Kryo and
+#: Netty reach into these packages.
+_OPENED = (
+    "java.lang",
+    "java.lang.invoke",
+    "java.lang.reflect",
+    "java.io",
+    "java.net",
+    "java.nio",
+    "java.util",
+    "java.util.concurrent",
+    "java.util.concurrent.atomic",
+    "jdk.internal.ref",
+    "sun.nio.ch",
+    "sun.nio.cs",
+    "sun.security.action",
+    "sun.util.calendar",
+)
+#: The rest of what Spark's launcher sets.
+SPARK_OPTIONS = (
+    "--add-modules=jdk.incubator.vector",
+    *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED),
+    "--add-opens=java.security.jgss/sun.security.krb5=ALL-UNNAMED",
+    "-Dio.netty.tryReflectionSetAccessible=true",
+    "-Dio.netty.allocator.type=pooled",
+    # Spark sets it because its nodes have no certificates for host names. Here the provider checks each peer.
+    "-Dio.netty.handler.ssl.defaultEndpointVerificationAlgorithm=NONE",
+    "--enable-native-access=ALL-UNNAMED",
+)
+#: Java refuses this before 24 and warns without it from then on.
+_UNSAFE_MEMORY = ("--sun-misc-unsafe-memory-access=allow", 24)
+
+#: Option -> what would get out of the process without it. No ``-XX:+IgnoreUnrecognizedVMOptions``, which
+#: Spark sets: a Java that does not know one of these must not start.
+PROTECTIONS = {
+    "-XX:-UsePerfData": "a file in /tmp tells everybody on the machine which JVM runs with which arguments",
+    "-XX:+DisableAttachMechanism": "any process of the same user can load code into the JVM, or have it dump",
+    "-XX:-HeapDumpOnOutOfMemoryError": "all data of the process is written to the disk in clear",
+    "-XX:HeapDumpPath=/dev/null": "the same, should anything switch heap dumps on while it runs",
+    "-XX:ErrorFile=/dev/null": "registers and stacks, with data in them, are written to hs_err files",
+    "-XX:-CreateCoredumpOnCrash": "the whole memory is written to a core file",
+    "-Djdk.attach.allowAttachSelf=false": "code in the JVM can attach to it",
+}
+
+#: Started in the JVM before everything else; reads the frame from standard input.
+_AGENT = f"-javaagent:{JAR}"
+
+#: Of the environment's, these and no others.
+_KEPT = ("HOME", "TZ")
+
+
+@functools.lru_cache(maxsize=1)
+def spark_home() -> Path:
+    """Return where the pip package of Spark lies.
+
+    Raises
+    ------
+    MissingDependencyError
+        It is not installed.
+    """
+    spec = importlib.util.find_spec("pyspark")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingDependencyError("Spark is not installed: `pip install 'sealbook[spark]'`.")
+    home = Path(next(iter(spec.submodule_search_locations)))
+    if not (home / "jars").is_dir():
+        raise MissingDependencyError(
+            f"{home} has no jars: install `pyspark`, not `pyspark-client`: `pip install 'sealbook[spark]'`."
+        )
+    return home
+
+
+def jar() -> Path:
+    """Return sealbook's jar, which must be there.
+
+    Raises
+    ------
+    MissingDependencyError
+        It was not built.
+    """
+    if not JAR.is_file():
+        raise MissingDependencyError(
+            f"{JAR} is missing: `python kernel/java/build.py` builds it (with javac of Java {jdk.OLDEST})."
+        )
+    return JAR
+
+
+def command(
+    java: Path,
+    *,
+    role: str,
+    main: str,
+    arguments: Sequence[str] = (),
+    heap: str = "1g",
+    options: Iterable[str] = (),
+    temporary: Path | None = None,
+    native: bool = True,
+) -> list[str]:
+    """Return the whole command line of a JVM.
+
+    Parameters
+    ----------
+    java
+        From :func:`sealbook.spark.jdk.find_java`.
+    role
+        What it is; told to the Java agent, which compares it with the frame's.
+    main
+        The class to run, and with `arguments` its arguments.
+    heap
+        Its largest heap, as ``-Xmx`` takes it.
+    options
+        More options, for example ``-Dspark...`` of :func:`definitions`; behind the fixed ones except for the
+        protections, which come last because of two equal options Java takes the last.
+    temporary
+        Directory for sockets of Python workers and for native libraries, which Netty and the
+        compression libraries unpack.
+    native
+        False where no native library may be unpacked and loaded, as in Gramine.
+    """
+    given = [
+        *SPARK_OPTIONS,
+        *([_UNSAFE_MEMORY[0]] if jdk.feature(java) >= _UNSAFE_MEMORY[1] else []),
+        "-Dfile.encoding=UTF-8",
+        "-Djava.awt.headless=true",
+        f"-Dsealbook.role={role}",
+        *([f"-Djava.io.tmpdir={temporary}"] if temporary is not None else []),
+        *([] if native else ["-Dio.netty.transport.noNative=true"]),
+        *options,
+    ]
+    return [
+        str(java),
+        "-cp",
+        os.pathsep.join([str(jar()), str(CONF_DIR), str(spark_home() / "jars/*")]),
+        f"-Xmx{heap}",
+        *given,
+        *PROTECTIONS,
+        _AGENT,
+        main,
+        *arguments,
+    ]
+
+
+def definitions(settings: dict[str, str]) -> list[str]:
+    """Return Spark settings as ``-D`` options: set by whoever starts the JVM, with no file to change."""
+    return [f"-D{key}={value}" for key, value in sorted(settings.items())]
+
+
+def environment(
+    *, local_dirs: Path | None = None, temporary: Path | None = None, host: str | None = None
+) -> dict[str, str]:
+    """Return the environment of a JVM and of the Python workers that it starts.
+
+    Nothing is taken over but :data:`_KEPT`: of what the JVM, OpenSSL, Python and Spark read from the
+    environment (``JAVA_TOOL_OPTIONS``, ``JDK_JAVA_OPTIONS``, ``SPARK_DIST_CLASSPATH``, ``PYTHONPATH`` ...)
+    each could bring in code or take protection away.
+
+    Parameters
+    ----------
+    local_dirs
+        Where Spark puts shuffle and spill files, which are encrypted.
+    temporary
+        Where the Python workers put temporary files.
+    host
+        The address of this node; otherwise Spark looks for one among the network interfaces.
+    """
+    # First on PATH is this very interpreter: the "python3" that a driver elsewhere names is this node's.
+    python = Path(sys.executable).parent
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return kept | {
+        "PATH": os.pathsep.join([str(python), "/usr/local/bin", "/usr/bin", "/bin"]),
+        "LANG": "C.UTF-8",
+        "SPARK_HOME": str(spark_home()),
+        "SPARK_CONF_DIR": str(CONF_DIR),
+        # Otherwise Spark's launcher, in a worker, looks for directories that only a build of Spark has.
+        "SPARK_SCALA_VERSION": "2.13",
+        # As `-I -B` does for the agent, for the Python workers: what lies in the working directory, which is
+        # the host's, is not imported, and nothing is written into what is measured.
+        "PYTHONSAFEPATH": "1",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUTF8": "1",
+        "OPENSSL_CONF": os.devnull,
+        **({"SPARK_LOCAL_DIRS": str(local_dirs)} if local_dirs is not None else {}),
+        **({"TMPDIR": str(temporary)} if temporary is not None else {}),
+        **({"SPARK_LOCAL_IP": host} if host is not None else {}),
+    }
+
+
+def check_heap(memory: str) -> str:
+    """Return an amount of memory as Java and Spark both take it.
+
+    Raises
+    ------
+    InputError
+        It is none, or less than Spark runs in.
+    """
+    units = {"m": 1, "g": 1024, "t": 1024 * 1024}
+    unit = units.get(memory[-1:].lower())
+    digits = memory[:-1]
+    if unit is None or not (digits.isascii() and digits.isdigit() and len(digits) <= 6):
+        raise InputError(f"'{memory}' is not an amount of memory: write it like 1500m or 2g.")
+    if int(digits) * unit < _LEAST_MEGABYTES:
+        raise InputError(f"{memory} is too little: Spark needs at least {_LEAST_MEGABYTES}m.")
+    return memory.lower()
+
+
+#: Spark itself refuses less: 1.5 times the 300 MiB it reserves (``UnifiedMemoryManager``).
+_LEAST_MEGABYTES = 450

@@ -1,0 +1,224 @@
+"""The agent of a node: has itself measured, attests to the brokers, then becomes the JVM by exec.
+
+``python -I -B -m sealbook.spark.node PLAN`` is a master or worker; PLAN is a :class:`NodePlan`. A worker is
+told that its Java is a directory whose ``bin/java`` runs ``... node PLAN executor OPTIONS MAIN ARGUMENTS``:
+each executor is enrolled anew, with keys and a certificate of its own.
+
+What the JVM may know and nobody else goes through one pipe that this process fills before exec: the secrets
+are in no file, argument or environment variable at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shlex
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from sealbook.errors import InputError, RefusedError, SealbookError
+from sealbook.simulated_loader import ISOLATED, MeasuredAttester, Measuring, forget_host_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sealbook.attestation import Attester
+    from sealbook.spark.node_plan import NodePlan
+
+MASTER_MAIN = "org.apache.spark.deploy.master.Master"
+WORKER_MAIN = "org.apache.spark.deploy.worker.Worker"
+
+#: How this program is called, behind the interpreter and its flags.
+AGENT = ("-m", "sealbook.spark.node")
+#: The second argument that makes the agent start an executor.
+EXECUTOR = "executor"
+
+#: Where Gramine has its pseudo-files; elsewhere a node is simulated, as kernels are.
+_GRAMINE = Path("/dev/attestation")
+
+#: What a worker may tell its executors by environment: names of directories, and the user's for Spark.
+_FROM_WORKER = ("SPARK_EXECUTOR_DIRS", "SPARK_USER", "OMP_NUM_THREADS")
+
+
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Become the node's JVM; ends with one sentence on standard error when that fails."""
+    forget_host_settings()
+    # No core file of this process or of the JVM, which inherits the limit; and files for this user only.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(0o077)
+    try:
+        # Begun before the imports, which take as long.
+        attester = _attester()
+        _become(arguments, attester)
+    except SealbookError as error:
+        sys.stderr.write(f"sealbook node: {error}\n")
+        sys.exit(error.exit_code)
+    except OSError as error:
+        sys.stderr.write(f"sealbook node: {error.filename or 'It'}: {error.strerror}.\n")
+        sys.exit(2)
+
+
+def _attester() -> Attester:
+    if _GRAMINE.exists():
+        from sealbook.attestation.gramine import open_attester
+
+        return open_attester()
+    return MeasuredAttester(Measuring())
+
+
+def _become(arguments: Sequence[str], attester: Attester) -> NoReturn:
+    from sealbook.spark.node_plan import NodePlan
+
+    if not arguments or arguments[1:2] not in ([], [EXECUTOR]):
+        raise InputError("This is the agent of a Spark node: start nodes with `sealbook cluster`.")
+    plan = NodePlan.read(Path(arguments[0]))
+    if len(arguments) > 1:
+        become_executor(plan, arguments[2:], attester)
+    become_daemon(plan, attester)
+
+
+def become_daemon(plan: NodePlan, attester: Attester) -> NoReturn:
+    """Become the JVM of a master or worker."""
+    from sealbook.spark import credentials, jvm, settings
+
+    for directory in (plan.work, plan.local, plan.temporary):
+        directory.mkdir(mode=0o700, exist_ok=True)
+    own = ["--host", plan.host, "--port", str(plan.port), "--webui-port", "0"]
+    environment = jvm.environment(local_dirs=plan.local, temporary=plan.temporary, host=plan.host)
+    if plan.role == credentials.MASTER:
+        main, arguments = MASTER_MAIN, own
+        _refuse_busy_port(plan.host, plan.port)
+    else:
+        main = WORKER_MAIN
+        arguments = [
+            *own,
+            *("--cores", str(plan.cores), "--memory", plan.memory, "--work-dir", str(plan.work)),
+            plan.profile.master,
+        ]
+        environment["JAVA_HOME"] = str(write_java_home(plan))
+    command = jvm.command(
+        plan.java,
+        role=plan.role,
+        main=main,
+        arguments=arguments,
+        heap=plan.heap,
+        options=jvm.definitions(settings.daemon_settings()),
+        temporary=plan.temporary,
+        native=not _GRAMINE.exists(),
+    )
+    enrolled = credentials.enrol(plan.profile, plan.role, attester, [plan.host])
+    if plan.role == credentials.WORKER:
+        # Spark itself would try again at random times up to 15 seconds apart.
+        wait_for_master(plan)
+    _exec(command, environment, enrolled.frame(), quiet=False)
+
+
+def become_executor(plan: NodePlan, given: Sequence[str], attester: Attester) -> NoReturn:
+    """Become the JVM of an executor, if that is what the worker's command line asks for."""
+    from sealbook.spark import credentials, executor_command, jvm, settings
+
+    checked = executor_command.check(given, plan.host)
+    temporary = Path(tempfile.mkdtemp(prefix="e", dir=plan.temporary))
+    environment = jvm.environment(local_dirs=plan.local, temporary=temporary, host=plan.host)
+    environment |= from_worker(os.environ, plan.local)
+    command = jvm.command(
+        plan.java,
+        role=credentials.EXECUTOR,
+        main=executor_command.MAIN,
+        arguments=checked.arguments,
+        heap=checked.heap,
+        options=[*checked.options, *jvm.definitions(settings.executor_settings())],
+        temporary=temporary,
+        native=not _GRAMINE.exists(),
+    )
+    enrolled = credentials.enrol(plan.profile, credentials.EXECUTOR, attester, [plan.host])
+    # What an executor and its Python workers print may be data, and the worker would write it to a file of
+    # the host. Errors of tasks travel to the driver, over attested TLS.
+    _exec(command, environment, enrolled.frame(), quiet=True)
+
+
+def from_worker(environment: Mapping[str, str], local: Path) -> dict[str, str]:
+    """Return what is taken over of the environment that a worker gives an executor.
+
+    Raises
+    ------
+    RefusedError
+        It names directories for shuffle files that are not this node's.
+    """
+    kept = {name: environment[name] for name in _FROM_WORKER if name in environment}
+    for directory in kept.get("SPARK_EXECUTOR_DIRS", "").split(os.pathsep):
+        if directory and not Path(os.path.normpath(directory)).is_relative_to(local):
+            raise RefusedError(
+                f"This executor is not started: it would write to {directory}, not to this node's {local}."
+            )
+    return kept
+
+
+def write_java_home(plan: NodePlan) -> Path:
+    """Make what a worker takes for its Java, and return it."""
+    java = plan.java_home / "bin/java"
+    java.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    agent = [sys.executable, *ISOLATED, *AGENT, str(plan.file), EXECUTOR]
+    home = os.environ.get("SEALBOOK_HOME")
+    # The simulated platform is this user's; a worker's environment does not name it.
+    set_home = f"SEALBOOK_HOME={shlex.quote(home)} " if home else ""
+    java.write_text(f'#!/bin/sh\n{set_home}exec {shlex.join(agent)} "$@"\n')
+    java.chmod(0o700)
+    return plan.java_home
+
+
+def wait_for_master(plan: NodePlan) -> None:
+    """Return once something listens at the master's address.
+
+    Raises
+    ------
+    InputError
+        Not within the plan's time.
+    """
+    from sealbook.spark.profiles import check_url
+
+    host, port = check_url(plan.profile.master, "spark")
+    deadline = time.monotonic() + plan.wait_seconds
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"The master {plan.profile.master} cannot be reached from {plan.host} within "
+                    f"{plan.wait_seconds} seconds ({error.strerror or 'no answer'}): see whether it "
+                    "runs, and whether a firewall is in between."
+                ) from None
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _refuse_busy_port(host: str, port: int) -> None:
+    """Say in one sentence what Spark would say in a long trace after it tried 16 other ports."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise InputError(
+            f"The master cannot listen on {host}:{port} ({error.strerror}): choose another with --port."
+        ) from None
+
+
+def _exec(command: list[str], environment: dict[str, str], frame: bytes, *, quiet: bool) -> NoReturn:
+    from sealbook.spark.credentials import into_pipe
+
+    os.dup2(into_pipe(frame), 0)
+    sys.stderr.flush()
+    if quiet:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+    os.execve(command[0], command, environment)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,74 @@
+"""py4j's gateway for a JVM that may be gone: then whatever still refers to it says so in one sentence.
+
+Imported only where py4j is needed: it comes with PySpark.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import TYPE_CHECKING, Any
+
+from py4j.clientserver import ClientServer, ClientServerConnection, JavaClient
+from py4j.protocol import Py4JNetworkError
+
+if TYPE_CHECKING:
+    from sealbook.spark.gateway import DriverJvm
+
+
+def _not_py4js(record: logging.LogRecord) -> bool:
+    """Keep py4j from printing a traceback of its own for an interrupt or a JVM that ended.
+
+    It logs both to the root logger, as errors, and raises them all the same.
+    """
+    return not (record.funcName == "send_command" and record.pathname.endswith("/py4j/java_gateway.py"))
+
+
+logging.getLogger().addFilter(_not_py4js)
+
+
+class Client(JavaClient):
+    """Requests from Python to a JVM that runs; requests to one that has ended are refused."""
+
+    jvm_process: DriverJvm
+
+    def send_command(self, command: str, retry: bool = True, binary: bool = False) -> Any:
+        """Send one command; see py4j.
+
+        Raises
+        ------
+        RefusedError
+            The JVM was stopped, and why, or it ended.
+        """
+        self.jvm_process.require()
+        try:
+            return super().send_command(command, retry, binary)
+        except Py4JNetworkError:
+            self.jvm_process.require()
+            raise
+
+    def garbage_collect_object(self, target_id: str, enqueue: bool = True) -> None:
+        """Tell the JVM that nothing refers to an object; none that has ended needs to know."""
+        if self.jvm_process.alive:
+            super().garbage_collect_object(target_id, enqueue)
+
+    def _create_new_connection(self) -> ClientServerConnection:
+        connection = super()._create_new_connection()
+        # Each call is a small message and its answer: without this the TLS records wait for one another.
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+
+class Gateway(ClientServer):
+    """PySpark's kind of gateway (one JVM thread for each Python thread) to one :class:`DriverJvm`."""
+
+    def __init__(self, jvm: DriverJvm, java_parameters: Any, python_parameters: Any) -> None:
+        self.__dict__["jvm_process"] = jvm
+        super().__init__(java_parameters=java_parameters, python_parameters=python_parameters)
+
+    def _create_gateway_client(self) -> Client:
+        client = Client(
+            self.java_parameters, self.python_parameters, finalizer_deque=self._create_finalizer_worker()
+        )
+        client.jvm_process = self.__dict__["jvm_process"]
+        return client

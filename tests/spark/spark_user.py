@@ -1,0 +1,73 @@
+"""A user who runs `sealbook` as processes, with a home of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from sealbook.broker.passphrase import DESCRIPTOR_VARIABLE, hand_over
+from sealbook.spark.cluster_state import DIRECTORY_PREFIX
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended, and how long it took."""
+
+    status: int
+    out: str
+    err: str
+    seconds: float
+
+
+class User:
+    """A user with a home of their own, who runs commands without a terminal."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.environment: dict[str, str] = {"SEALBOOK_HOME": str(home)}
+
+    def run(self, *arguments: object, timeout: float = 240, **environment: str | None) -> Outcome:
+        """Run `sealbook ...`; environment variables are set, or taken away with None."""
+        reader, number = hand_over("correct horse battery")
+        variables = {**os.environ, **self.environment, DESCRIPTOR_VARIABLE: number, **environment}
+        started = time.monotonic()
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "sealbook", *map(str, arguments)],
+                env={name: value for name, value in variables.items() if value is not None},
+                pass_fds=[reader],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+            )
+        finally:
+            os.close(reader)
+        return Outcome(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+
+    def left(self) -> list[str]:
+        """Return what is left of clusters: directories and processes."""
+        directories = [
+            str(path)
+            for path in Path(self.environment.get("TMPDIR", tempfile.gettempdir())).glob(
+                f"{DIRECTORY_PREFIX}*"
+            )
+        ]
+        processes = [
+            (Path("/proc") / name / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            for name in os.listdir("/proc")
+            if name.isdigit() and self._is_ours(name)
+        ]
+        return directories + processes
+
+    def _is_ours(self, pid: str) -> bool:
+        try:
+            environment = (Path("/proc") / pid / "environ").read_bytes().split(b"\0")
+        except OSError:
+            return False
+        return f"SEALBOOK_HOME={self.home}".encode() in environment and int(pid) != os.getpid()

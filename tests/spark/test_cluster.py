@@ -1,0 +1,366 @@
+"""A real cluster on this machine: what it tells, what it survives, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from sealbook.errors import InputError
+from sealbook.spark import cluster_state, jdk
+
+HERE = Path(__file__).parent
+NAME = "trial"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("spark")]
+
+#: How the DER of a P-256 private key (PKCS#8) begins, in base64.
+PRIVATE_KEY = b"MIGHAgEAMBMGByqGSM49"
+
+
+def free() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+class Trial:
+    """A user's cluster, and jobs on it."""
+
+    def __init__(self, user) -> None:
+        self.user = user
+        self.ports = free(), free()
+        self.work = Path(user.environment["TMPDIR"]) / "work"
+        self.work.mkdir()
+
+    def up(self, *arguments):
+        outcome = self.user.run(
+            *("cluster", "up", NAME, "--port", self.ports[0], "--broker-port", self.ports[1]),
+            *("--memory", "800m", "--timeout", 150, *arguments),
+        )
+        assert outcome.status == 0, outcome
+        return outcome
+
+    def down(self):
+        outcome = self.user.run("cluster", "down", NAME)
+        assert outcome.status == 0, outcome
+        return outcome
+
+    @property
+    def state(self):
+        os.environ["SEALBOOK_HOME"], before = str(self.user.home), os.environ["SEALBOOK_HOME"]
+        try:
+            return cluster_state.load(NAME)
+        finally:
+            os.environ["SEALBOOK_HOME"] = before
+
+    def pid(self, role: str, number: int = 0) -> int:
+        return [m.pid for m in self.state.members if m.role == role][number]
+
+    def status(self):
+        return json.loads(self.user.run("cluster", "status", NAME, "--json").out)
+
+    @contextlib.contextmanager
+    def job(self, **arguments):
+        """Start a driver with a job; it is ended in the end."""
+        told = self.work / "told.json"
+        told.write_text(
+            json.dumps(
+                {
+                    "profile": NAME,
+                    "host": "127.0.0.1",
+                    "directory": str(self.work),
+                    "job": str(HERE / "jobs.py"),
+                    "arguments": arguments,
+                }
+            )
+        )
+        program = subprocess.Popen(
+            [sys.executable, "-I", "-B", str(HERE / "driver_program.py"), str(told)],
+            env=os.environ | self.user.environment,
+            cwd=self.work,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            yield program
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+            program.communicate()
+
+    def result(self, program, timeout=200):
+        out, errors = program.communicate(timeout=timeout)
+        assert program.returncode == 0, errors[-3000:]
+        return json.loads(out)
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory):
+    """A cluster that these tests share."""
+    from spark_user import User
+
+    try:
+        jdk.find_java()
+    except InputError as missing:
+        pytest.skip(str(missing))
+    user = User(tmp_path_factory.mktemp("user") / "home")
+    short = Path(tempfile.mkdtemp(prefix="sb-", dir="/tmp"))
+    user.environment["TMPDIR"] = str(short)
+    trial = Trial(user)
+    trial.up()
+    yield trial
+    trial.down()
+    assert user.left() == []
+    shutil.rmtree(short)
+
+
+@pytest.fixture
+def cluster(trial):
+    """The shared cluster, made whole again where a test before broke it."""
+    if not all(process["alive"] for process in trial.status()["processes"]):
+        trial.down()
+        trial.up()
+    return trial
+
+
+def started(flag: Path, count: int = 1, seconds: float = 120) -> None:
+    """Wait until tasks of a slow job run."""
+    deadline = time.monotonic() + seconds
+    while len(list(flag.parent.glob(f"{flag.name}.*"))) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_job_runs_and_every_node_is_shown_with_its_evidence(cluster):
+    with cluster.job(name="total") as program:
+        assert cluster.result(program) == 499500
+    status = cluster.status()
+    roles = [node["role"] for node in status["nodes"]]
+    assert roles.count("spark-master") == 1
+    assert roles.count("spark-worker") == 2
+    assert roles.count("spark-executor") >= 2
+    assert roles.count("spark-driver") == 1
+    assert {node["label"] for node in status["nodes"]} == {"simulated"}
+    assert len({node["measurement"] for node in status["nodes"]}) == 1
+    assert [process["role"] for process in status["processes"]] == [
+        "broker",
+        "spark-master",
+        "spark-worker",
+        "spark-worker",
+    ]
+    table = cluster.user.run("cluster", "status", NAME).out
+    assert "simulated" in table
+    assert "127.0.0.1" in table
+
+
+def secrets_of(user) -> list[bytes]:
+    """The cluster's secret in every form that it could be written in, and what private keys begin with."""
+    import base64
+
+    from sealbook.broker import Keyring, PassphraseFileStore
+    from sealbook.broker.service.clusters import Clusters
+
+    keyring = Keyring(PassphraseFileStore(user.home / "keyring.sealbook", lambda: "correct horse battery"))
+    (secret,) = Clusters(keyring).find(NAME).secrets
+    forms = [secret, secret.hex().encode(), base64.b64encode(secret), base64.urlsafe_b64encode(secret)]
+    return [*forms, PRIVATE_KEY, b"PRIVATE KEY-----", b"correct horse"]
+
+
+def test_no_secret_is_in_an_argument_variable_or_file_of_any_node(cluster):
+    wanted = secrets_of(cluster.user)
+    directory = cluster.state.directory
+    with cluster.job(name="slow", seconds=8, tasks=4, flag=str(cluster.work / "secrets")) as program:
+        started(cluster.work / "secrets", 2)
+        looked = 0
+        for process in Path("/proc").iterdir():
+            if not process.name.isdigit() or int(process.name) == os.getpid():
+                continue
+            try:
+                arguments = (process / "cmdline").read_bytes()
+                content = arguments + b"\0" + (process / "environ").read_bytes()
+            except OSError:
+                continue
+            if (
+                os.fsencode(str(directory.parent)) in content
+                or os.fsencode(str(cluster.user.home)) in content
+            ):
+                looked += 1
+                assert [secret for secret in wanted if secret in content] == [], arguments
+        # Broker, master, two workers, two executors, the driver and its JVM, Python workers.
+        assert looked >= 9
+        files = [path for path in directory.rglob("*") if path.is_file()]
+        assert len(files) > 8
+        for path in files:
+            content = path.read_bytes()
+            assert [secret for secret in wanted if secret in content] == [], path
+        assert cluster.result(program) == 6
+
+
+def test_no_port_of_a_node_tells_a_stranger_anything(cluster):
+    """All that listens wants a node's certificate; what does not speak TLS only points to what does."""
+    import psutil
+
+    asked = 0
+    for member in cluster.state.members:
+        if member.role == "broker":
+            continue
+        for connection in psutil.Process(member.pid).net_connections("tcp"):
+            if connection.status != psutil.CONN_LISTEN:
+                continue
+            asked += 1
+            address = ("127.0.0.1", connection.laddr.port)
+            assert answer(address, tls=True) == b""
+            plain = answer(address, tls=False)
+            assert plain == b"" or plain.startswith(b"HTTP/1.1 302 "), plain[:200]
+            assert b"Spark" not in plain
+    # RPC, and a page's two ports, of three nodes.
+    assert asked == 9
+
+
+def answer(address: tuple[str, int], *, tls: bool) -> bytes:
+    """What a stranger without a certificate gets from a port."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    received = b""
+    with contextlib.suppress(OSError), socket.create_connection(address, timeout=3) as connection:
+        connection.settimeout(3)
+        with context.wrap_socket(connection) if tls else contextlib.nullcontext(connection) as channel:
+            channel.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            while piece := channel.recv(65536):
+                received += piece
+    return received
+
+
+def test_python_workers_run_in_the_nodes_own_interpreter_and_environment(cluster):
+    with cluster.job(name="where") as program:
+        found = cluster.result(program)
+    for worker in found:
+        assert Path(worker["executable"]).parent == Path(sys.executable).parent
+        assert worker["environment"]["PYTHONSAFEPATH"] == "1"
+        assert "" not in worker["path"]
+        assert not {name for name in worker["environment"] if name.startswith(("SEALBOOK", "JAVA_"))}
+        assert "PYTHON_WORKER_FACTORY_SECRET" not in worker["environment"]
+
+
+def test_what_executors_print_is_in_no_file(cluster):
+    with cluster.job(name="total") as program:
+        cluster.result(program)
+    for path in cluster.state.directory.rglob("std*"):
+        lines = [line for line in path.read_text().splitlines() if line.strip("= ")]
+        assert all(line.startswith("Spark Executor Command:") for line in lines), path
+
+
+def test_a_killed_worker_is_survived(cluster):
+    flag = cluster.work / "worker"
+    with cluster.job(name="slow", seconds=24, tasks=8, flag=str(flag)) as program:
+        started(flag, 2)
+        os.kill(cluster.pid("spark-worker"), signal.SIGKILL)
+        assert cluster.result(program) == sum(range(8))
+
+
+def test_a_killed_master_is_survived_by_the_job_that_runs(cluster):
+    flag = cluster.work / "master"
+    with cluster.job(name="slow", seconds=12, tasks=6, flag=str(flag)) as program:
+        started(flag, 2)
+        os.kill(cluster.pid("spark-master"), signal.SIGKILL)
+        assert cluster.result(program) == sum(range(6))
+
+
+def test_a_killed_broker_is_survived_by_the_job_that_runs(cluster):
+    flag = cluster.work / "broker"
+    with cluster.job(name="slow", seconds=16, tasks=8, flag=str(flag)) as program:
+        started(flag, 2)
+        os.kill(cluster.pid("broker"), signal.SIGKILL)
+        assert cluster.result(program) == sum(range(8))
+
+
+def test_a_killed_driver_frees_its_executors(cluster):
+    flag = cluster.work / "driver"
+    with cluster.job(name="slow", seconds=60, tasks=8, flag=str(flag)) as program:
+        started(flag, 2)
+        os.killpg(program.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while executors(cluster):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    with cluster.job(name="total") as program:
+        assert cluster.result(program) == 499500
+
+
+def executors(cluster) -> list[str]:
+    needle = os.fsencode(str(cluster.state.directory))
+    found = []
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if process.name.isdigit():
+                command = (process / "cmdline").read_bytes()
+                if needle in command and b"CoarseGrainedExecutorBackend" in command:
+                    found.append(process.name)
+    return found
+
+
+def test_a_revoked_worker_is_dropped_and_its_work_reruns(cluster):
+    flag = cluster.work / "revoked"
+    with cluster.job(name="slow", seconds=40, tasks=10, flag=str(flag)) as program:
+        started(flag, 2)
+        running = [node for node in cluster.status()["nodes"] if node["role"] == "spark-executor"]
+        outcome = cluster.user.run("broker", "revoke", running[-1]["session"])
+        assert outcome.status == 0, outcome
+        assert cluster.result(program) == sum(range(10))
+
+
+def test_a_second_cluster_of_the_same_name_is_refused_while_the_first_runs(cluster):
+    outcome = cluster.user.run("cluster", "up", NAME, "--port", free(), "--broker-port", free())
+    assert outcome.status == 2
+    assert "runs already" in outcome.err
+
+
+def test_a_node_that_cannot_see_the_master_gives_up_in_the_stated_time(cluster):
+    assert cluster.user.run("broker", "cluster", "add", "other", "--policy", "simulated").status == 0
+    ca = cluster.user.home / "broker/ca.pem"
+    outcome = cluster.user.run(
+        *("cluster", "join", "--name", "other", "--broker", f"https://127.0.0.1:{cluster.ports[1]}"),
+        *("--ca", ca, "--master", f"spark://127.0.0.1:{free()}", "--timeout", 12),
+    )
+    assert outcome.status == 2
+    assert "cannot be reached" in outcome.err or "did not register" in outcome.err
+    assert outcome.seconds < 60
+
+
+def test_all_of_it_ends_also_when_parts_were_killed_and_also_twice(cluster):
+    directory = cluster.state.directory
+    with cluster.job(name="slow", seconds=30, tasks=4, flag=str(cluster.work / "end")) as program:
+        started(cluster.work / "end", 2)
+        os.kill(cluster.pid("spark-worker", 1), signal.SIGKILL)
+        os.kill(cluster.pid("broker"), signal.SIGKILL)
+        outcome = cluster.down()
+        assert "has ended" in outcome.out
+        assert not directory.exists()
+        assert executors_of(directory) == []
+        os.killpg(program.pid, signal.SIGKILL)
+    assert "There is no cluster" in cluster.down().out
+    assert f"clusters.{NAME}" not in (cluster.user.home / "clusters.toml").read_text()
+    cluster.up()
+
+
+def executors_of(directory: Path) -> list[str]:
+    found = []
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if process.name.isdigit() and os.fsencode(str(directory)) in (process / "cmdline").read_bytes():
+                found.append(process.name)
+    return found

@@ -1,0 +1,117 @@
+"""Every protective setting is asked for, cannot be changed, and holds no secret."""
+
+from __future__ import annotations
+
+import pytest
+
+from sealbook.errors import RefusedError
+from sealbook.spark import settings
+
+
+@pytest.fixture
+def conf():
+    return settings.settings(None)
+
+
+def test_the_settings_pass_their_own_check(conf):
+    settings.require(conf)
+
+
+@pytest.mark.parametrize("setting", settings.PROTECTIVE, ids=lambda s: s.key)
+def test_without_any_one_of_them_nothing_starts(conf, setting):
+    del conf[setting.key]
+    with pytest.raises(RefusedError, match=setting.key) as refusal:
+        settings.require(conf)
+    assert setting.reason in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("setting", settings.PROTECTIVE, ids=lambda s: s.key)
+def test_with_any_one_of_them_changed_nothing_starts(conf, setting):
+    other = {"true": "false", "false": "true"}.get(setting.value, setting.value + "x")
+    with pytest.raises(RefusedError, match=setting.key):
+        settings.require(conf | {setting.key: other})
+    assert len(settings.overridden({setting.key: other})) == 1
+
+
+@pytest.mark.parametrize("key", settings.FORBIDDEN)
+def test_what_would_undo_a_protection_may_not_be_set(conf, key):
+    name = f"{key}anything" if key.endswith(".") else key
+    with pytest.raises(RefusedError, match="may not be set"):
+        settings.require(conf | {name: "x"})
+    assert len(settings.overridden({name: "x"})) == 1
+
+
+@pytest.mark.parametrize("key", settings.SEALED_PATHS)
+@pytest.mark.parametrize(
+    "value", ["/data", "file:/data", "hdfs://x/y", "sealed", "SEALED:x", "", " sealed:///x"]
+)
+def test_directories_for_data_are_sealed_or_refused(conf, key, value):
+    with pytest.raises(RefusedError, match="in clear"):
+        settings.require(conf | {key: value})
+    settings.require(conf | {key: "sealed:///data/x"})
+
+
+def test_event_logs_need_a_sealed_directory(conf):
+    with pytest.raises(RefusedError, match="eventLog"):
+        settings.require(conf | {"spark.eventLog.enabled": "True"})
+    settings.require(conf | {"spark.eventLog.enabled": "true", "spark.eventLog.dir": "sealed:///logs"})
+
+
+def test_without_a_place_for_tables_nothing_starts(conf):
+    del conf["spark.sql.warehouse.dir"]
+    with pytest.raises(RefusedError, match=r"spark\.sql\.warehouse\.dir is missing"):
+        settings.require(conf)
+
+
+def test_booleans_may_be_written_as_python_writes_them(conf):
+    settings.require(conf | {"spark.io.encryption.enabled": "True", "spark.ui.enabled": "False"})
+    assert settings.overridden({"spark.io.encryption.enabled": "True"}) == []
+
+
+def test_harmless_settings_are_the_users_own(conf):
+    own = {
+        "spark.sql.shuffle.partitions": "7",
+        "spark.executorEnv.OMP_NUM_THREADS": "1",
+        "spark.jars": "/x.jar",
+    }
+    settings.require(conf | own)
+    assert settings.overridden(own) == []
+
+
+def test_the_sentence_names_the_first_and_counts_the_rest(conf):
+    with pytest.raises(RefusedError, match=r"and 1 more"):
+        settings.require(
+            conf | {"spark.driver.extraJavaOptions": "-x", "spark.authenticate.secret": "hunter2"}
+        )
+
+
+def test_values_that_may_be_secrets_or_escape_sequences_are_not_shown_in_full(conf):
+    with pytest.raises(RefusedError) as refusal:
+        settings.require(conf | {"spark.authenticate.secret": "hunter2"})
+    assert "hunter2" not in str(refusal.value)
+    with pytest.raises(RefusedError) as refusal:
+        settings.require(conf | {"spark.eventLog.dir": "\x1b[2J" + "x" * 500})
+    assert "\x1b" not in str(refusal.value)
+    assert len(str(refusal.value)) < 300
+
+
+def test_paths_are_quoted_in_sealed_urls(tmp_path):
+    assert settings.sealed_url(tmp_path / "a b%") == f"sealed://{tmp_path}/a%20b%25"
+
+
+def test_executors_start_with_the_tls_settings_and_nothing_of_jobs():
+    assert settings.executor_settings().keys() >= {"spark.ssl.rpc.enabled", "spark.ssl.rpc.protocol"}
+    assert not any(key.startswith(("spark.sql", "spark.hadoop")) for key in settings.executor_settings())
+    assert settings.daemon_settings()["spark.master.rest.enabled"] == "false"
+    assert settings.daemon_settings()["spark.deploy.recoveryMode"] == "NONE"
+
+
+def test_a_profile_adds_where_and_how_large():
+    from profile_of_a_test import PROFILE
+
+    conf = settings.settings(PROFILE)
+    settings.require(conf)
+    assert conf["spark.master"] == PROFILE.master
+    assert conf["spark.executor.memory"] == PROFILE.memory
+    assert PROFILE.ca not in conf.values()
