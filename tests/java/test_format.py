@@ -233,6 +233,12 @@ def _mutations() -> dict[str, Callable[[dict[str, Any]], Any]]:
     def entry(**change: Any) -> Callable[[dict[str, Any]], Any]:
         return lambda body: body | {"keys": [body["keys"][0] | change]}
 
+    def without(name: str) -> Callable[[dict[str, Any]], Any]:
+        return lambda body: {key: value for key, value in body.items() if key != name}
+
+    def times(n: int) -> Callable[[dict[str, Any]], Any]:
+        return lambda body: body | {"keys": body["keys"] * n}
+
     fine = {"as it is": lambda body: body}
     values = {
         "sequence": [1, 2**53, 2**53 + 1, 2**64, 10**400, -1, True, 1.0, "1", None],
@@ -275,11 +281,7 @@ def _mutations() -> dict[str, Callable[[dict[str, Any]], Any]]:
     changes = fine | {
         f"{name}={value!r:.40}": put(name, value) for name, list_ in values.items() for value in list_
     }
-    changes |= {
-        f"without {name}": (lambda name: lambda body: {k: v for k, v in body.items() if k != name})(name)
-        for name in (*values, "x")
-        if name != "unknown"
-    }
+    changes |= {f"without {name}": without(name) for name in (*values, "x") if name != "unknown"}
     changes |= {
         "entry " + str(change)[:40]: entry(**change)
         for change in (
@@ -296,7 +298,7 @@ def _mutations() -> dict[str, Callable[[dict[str, Any]], Any]]:
             {"more": 1},
         )
     }
-    changes |= {f"{n} keys": (lambda n: lambda body: body | {"keys": body["keys"] * n})(n) for n in (2, 4, 5)}
+    changes |= {f"{n} keys": times(n) for n in (2, 4, 5)}
     changes["not an object"] = lambda body: [body]
     return changes
 
