@@ -8,10 +8,9 @@ import json
 import os
 
 import pytest
-import tink
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from tink import cleartext_keyset_handle, streaming_aead
 
+from real_tink import tink_primitive
 from sealbook.encoding import canonical_json
 from sealbook.errors import InputError
 from sealbook.sealing import SealedReader, segments
@@ -32,20 +31,6 @@ LENGTHS = [
     FIRST + REST + 1,
     3 * SEGMENT + 7,
 ]
-
-
-def tink_primitive(data_key: bytes) -> streaming_aead.StreamingAead:
-    streaming_aead.register()
-    template = streaming_aead.streaming_aead_key_templates.AES256_GCM_HKDF_1MB
-    text = io.StringIO()
-    cleartext_keyset_handle.write(tink.JsonKeysetWriter(text), tink.new_keyset_handle(template))
-    keyset = json.loads(text.getvalue())
-    # The serialised key ends with its value: field 3, 32 bytes.
-    value = base64.b64decode(keyset["key"][0]["keyData"]["value"])
-    assert value[-34:-32] == b"\x1a\x20"
-    keyset["key"][0]["keyData"]["value"] = base64.b64encode(value[:-32] + data_key).decode()
-    handle = cleartext_keyset_handle.read(tink.JsonKeysetReader(json.dumps(keyset)))
-    return handle.primitive(streaming_aead.StreamingAead)
 
 
 @pytest.mark.parametrize("length", LENGTHS)

@@ -12,6 +12,7 @@ else, in a sealbook kernel only and when their module is imported:
 ``SparkSession.Builder.getOrCreate``, ``create`` ... and checked also for a session that exists
 ``SparkSession.Builder._validate_startup_urls``  Spark Connect is refused, in one sentence
 ``pyspark.sql.connect``                          cannot be imported: the same
+``pyspark.errors.exceptions.captured``           see :mod:`sealbook.spark.sentences`
 ``xgboost.spark.core``                           see :mod:`sealbook.spark.xgboost_guard`
 ===============================================  ======================================================
 
@@ -33,7 +34,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from sealbook.errors import RefusedError
-from sealbook.spark import present, xgboost_guard
+from sealbook.spark import present, sentences, xgboost_guard
 
 #: Environment variables that make PySpark a client of a Spark Connect server.
 _CONNECT_VARIABLES: Final = ("SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED", "SPARK_LOCAL_REMOTE")
@@ -186,6 +187,7 @@ def _refuse_connect(options: Any) -> None:
 
 _HOOKS: Final[dict[str, Callable[[ModuleType], None]]] = {
     "pyspark.core.context": _redirect_contexts,
+    "pyspark.errors.exceptions.captured": sentences.install,
     "pyspark.java_gateway": _redirect_gateways,
     "pyspark.sql.session": _redirect_sessions,
     "xgboost.spark.core": xgboost_guard.guard,

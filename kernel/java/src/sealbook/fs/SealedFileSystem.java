@@ -68,7 +68,7 @@ public final class SealedFileSystem extends FileSystem {
     uri = URI.create(SCHEME + "://" + (authority == null ? "" : authority) + "/");
     key = authority == null ? conf.getTrimmed(KEY, DEFAULT_KEY) : authority.replace('+', '/');
     if (!Key.isName(key)) {
-      throw new IOException(
+      throw new PathException(
           "A sealed URL is sealed:///path, sealed://KEY/path or sealed://OWNER+KEY/path; this one names no key.");
     }
     disk.initialize(URI.create("file:///"), conf);
@@ -232,7 +232,7 @@ public final class SealedFileSystem extends FileSystem {
     java.nio.file.Path at = directory;
     while (at != null) {
       if (Files.isDirectory(at.resolve(TEMPORARY)) && !Files.exists(at.resolve(SUCCESS))) {
-        throw new IOException(
+        throw new PathException(
             shown + " is a half-written table: the job that writes it has not ended, or was killed; wait for it, or"
                 + " write the table again.");
       }

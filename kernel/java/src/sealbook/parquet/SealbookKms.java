@@ -11,8 +11,8 @@ import javax.crypto.Cipher;
 import javax.crypto.spec.GCMParameterSpec;
 import javax.crypto.spec.SecretKeySpec;
 import org.apache.hadoop.conf.Configuration;
-import org.apache.parquet.crypto.KeyAccessDeniedException;
 import org.apache.parquet.crypto.keytools.KmsClient;
+import sealbook.Sentence;
 import sealbook.keys.Key;
 import sealbook.keys.KeyUnavailableException;
 import sealbook.keys.Keys;
@@ -57,9 +57,10 @@ public final class SealbookKms implements KmsClient {
                   .put(sealed)
                   .array());
     } catch (KeyUnavailableException e) {
-      throw new KeyAccessDeniedException(e.getMessage());
+      throw new ParquetKeyException(e.getMessage(), Sentence.KEY);
     } catch (GeneralSecurityException e) {
-      throw new KeyAccessDeniedException("A Parquet key could not be wrapped; this Java lacks a cipher.");
+      throw new ParquetKeyException(
+          "A Parquet key could not be wrapped; this Java lacks a cipher.", Sentence.REFUSED);
     }
   }
 
@@ -78,7 +79,7 @@ public final class SealbookKms implements KmsClient {
       return cipher(Cipher.DECRYPT_MODE, key, Arrays.copyOfRange(data, 5, HEAD))
           .doFinal(data, HEAD, data.length - HEAD);
     } catch (KeyUnavailableException e) {
-      throw new KeyAccessDeniedException(e.getMessage());
+      throw new ParquetKeyException(e.getMessage(), Sentence.KEY);
     } catch (GeneralSecurityException | IllegalArgumentException e) {
       throw refused();
     }
@@ -93,8 +94,10 @@ public final class SealbookKms implements KmsClient {
     return cipher;
   }
 
-  private static KeyAccessDeniedException refused() {
-    return new KeyAccessDeniedException(
-        "An encrypted Parquet file was not opened: the file or the key is not the one it was written with.");
+  private static ParquetKeyException refused() {
+    return new ParquetKeyException(
+        "An encrypted Parquet file was not opened: the file or the key is not the one it was written with; use an"
+            + " intact copy.",
+        Sentence.REFUSED);
   }
 }
