@@ -153,8 +153,9 @@ def main() -> None:
 
     if removed in ("tls", "executor-logs"):
         node.AGENT = (str(HERE / "unprotected_node.py"), removed)
+    commands.make_policy()
     size = cluster.Size(2, 1, "900m")
-    broker = functools.partial(commands._broker_here, "leaks", "127.0.0.1", 18440)
+    broker = functools.partial(commands.broker_here, "leaks", "127.0.0.1", 18440)
     profile = cluster.up(
         "leaks", size, broker, port=17077, worker_hosts=["127.0.0.2", "127.0.0.3"], patience=150
     )
