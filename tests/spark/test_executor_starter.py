@@ -85,7 +85,7 @@ def test_the_java_ends_with_the_status_of_its_executor(worker, script, status):
 
 def test_arguments_environment_and_directory_are_handed_over_as_they_are(worker):
     odd = ["", " a  b ", "line\nline", "ünï", b"\xff\xfe", "x" * 100_000]
-    program = "import os, sys; open('seen', 'wb').write(repr((sys.argv[1:], os.getcwd(), dict(os.environ))).encode())"
+    program = "import os, sys; print((sys.argv[1:], os.getcwd(), dict(os.environ)), file=open('seen', 'w'))"
     environment = {"SPARK_USER": "a=b=c", "EMPTY": "", "LANG": "C.UTF-8"}
     client = worker.java(sys.executable, "-c", program, *odd, env=environment)
     assert client.wait(60) == 0
@@ -283,8 +283,19 @@ def test_a_request_is_read_as_the_client_writes_it():
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"/x", b"/x\0", b"/x\0-1", b"/x\0one", b"/x\0" + b"9" * 7, b"/x\0" + "١".encode(), b"/x\x002\0a"]
-    + [b"/x\x001\0a\0NAME", b"/x\x001\0a\0=x", b"/x\x000\0"],
+    [
+        b"",
+        b"/x",
+        b"/x\0",
+        b"/x\0-1",
+        b"/x\0one",
+        b"/x\0" + b"9" * 7,
+        b"/x\0" + "١".encode(),
+        b"/x\x002\0a",
+        b"/x\x001\0a\0NAME",
+        b"/x\x001\0a\0=x",
+        b"/x\x000\0",
+    ],
 )
 def test_bytes_that_are_no_request_are_refused(body):
     with pytest.raises(InputError):

@@ -1,7 +1,8 @@
 """A stand-in for a worker: forks a real executor starter, then becomes a program that only waits.
 
-``python -I -B worker_of_a_test.py SOCKET``. What it starts as an executor is the command it is asked for, whatever
-that is; a first argument ``refuse`` is refused, ``fail`` goes wrong and ``wait`` waits before it becomes one.
+``python -I -B worker_of_a_test.py SOCKET``. What it starts as an executor is the command it is asked
+for, whatever that is; a first argument ``refuse`` is refused, ``fail`` goes wrong and ``wait`` waits
+before it becomes one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def become(request):
     else:
         arguments = [first, *arguments]
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.execve(arguments[0], arguments, dict(request.environment))
+    os.execve(arguments[0], arguments, dict(request.environment))  # noqa: S606
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
     pid = executor_starter.ExecutorStarter(listener, become).fork()
     print(pid, flush=True)
     os.dup2(2, 1)
-    os.execv("/bin/sleep", ["/bin/sleep", "300"])
+    os.execv("/bin/sleep", ["/bin/sleep", "300"])  # noqa: S606
 
 
 if __name__ == "__main__":
