@@ -77,12 +77,17 @@ class MeasuredAttester:
         self._measuring = measuring
 
     @functools.cached_property
+    def measurement(self) -> Measurement:
+        """What this process was measured as; waits for it."""
+        return self._measuring.result()
+
+    @functools.cached_property
     def _attester(self) -> Attester:
         from sealbook import paths
         from sealbook.attestation.simulated import SimulatedPlatform
 
         platform = SimulatedPlatform.load_or_create(paths.simulated_platform_dir())
-        return platform.attester(self._measuring.result())
+        return platform.attester(self.measurement)
 
     def quote(self, report_data: bytes) -> bytes:
         """Return a quote over exactly 64 bytes."""

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the helpers beside this fi
 
 @pytest.fixture
 def user(tmp_path) -> Any:
-    """A user, and temporary directories of their own with a short name, because sockets lie in them."""
-    short = Path(tempfile.mkdtemp(prefix="sb-", dir="/tmp"))
-    from spark_user import User
+    """A user of one test."""
+    from spark_user import temporary_user
 
-    user = User(tmp_path / "home")
-    user.environment["TMPDIR"] = str(short)
-    yield user
-    shutil.rmtree(short, ignore_errors=True)
+    with temporary_user(tmp_path / "home") as user:
+        yield user

@@ -1,7 +1,7 @@
 """One run of the leak test, in a network namespace of its own: a cluster, a job, all traffic and all files.
 
 ``unshare -n python leak_scene.py INSTRUCTIONS``: a JSON file with "directory" (short, private), "marker",
-"removed" (a protection, or null), "event_log", "tables". Prints where the marker was found.
+"removed" (a protection, or null), "table" (a URL). Prints where the marker was found.
 """
 
 from __future__ import annotations
@@ -153,8 +153,9 @@ def main() -> None:
 
     if removed in ("tls", "executor-logs"):
         node.AGENT = (str(HERE / "unprotected_node.py"), removed)
+    commands.make_policy()
     size = cluster.Size(2, 1, "900m")
-    broker = functools.partial(commands._broker_here, "leaks", "127.0.0.1", 18440)
+    broker = functools.partial(commands.broker_here, "leaks", "127.0.0.1", 18440)
     profile = cluster.up(
         "leaks", size, broker, port=17077, worker_hosts=["127.0.0.2", "127.0.0.3"], patience=150
     )
@@ -165,7 +166,6 @@ def main() -> None:
     searcher = Searcher(directory, marker.encode(), (instructions, Path(sys.argv[1])))
     searcher.start()
     try:
-        event_log = told["event_log"] or removed == "event-log"
         (directory / "events").mkdir()
         instructions.write_text(
             json.dumps(
@@ -179,17 +179,13 @@ def main() -> None:
                         "marker": marker,
                         "ready": str(ready),
                         "go": str(go),
-                        "table": told["tables"].format(directory=directory) if told["tables"] else None,
+                        "table": told["table"],
                     },
                     "settings": READABLE
-                    | (
-                        {
-                            "spark.eventLog.enabled": "true",
-                            "spark.eventLog.dir": f"sealed://{directory}/events",
-                        }
-                        if event_log
-                        else {}
-                    ),
+                    | {
+                        "spark.eventLog.enabled": "true",
+                        "spark.eventLog.dir": f"sealed://{directory}/events",
+                    },
                     "unset": {
                         key: value.format(directory=directory)
                         for key, value in UNSET.get(removed, {}).items()

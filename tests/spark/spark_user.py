@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from guardian import guard
 
 from sealbook.broker.passphrase import DESCRIPTOR_VARIABLE, hand_over
 from sealbook.spark.cluster_state import DIRECTORY_PREFIX
@@ -71,3 +75,19 @@ class User:
         except OSError:
             return False
         return f"SEALBOOK_HOME={self.home}".encode() in environment and int(pid) != os.getpid()
+
+
+@contextlib.contextmanager
+def temporary_user(home: Path) -> Iterator[User]:
+    """A user whose temporary directories have a short name, because sockets lie in them.
+
+    All of theirs ends with the block, and with this process, however that ends.
+    """
+    user = User(home)
+    short = Path(tempfile.mkdtemp(prefix="sb-", dir="/tmp"))
+    user.environment["TMPDIR"] = str(short)
+    guardian = guard(home, short)
+    try:
+        yield user
+    finally:
+        guardian.communicate()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 
 from sealbook.errors import InputError
 from sealbook.spark import cluster_state, jdk
+from sealbook.spark.processes import Process, belonging
 
 HERE = Path(__file__).parent
 NAME = "trial"
@@ -109,21 +109,18 @@ class Trial:
 @pytest.fixture(scope="module")
 def trial(tmp_path_factory):
     """A cluster that these tests share."""
-    from spark_user import User
+    from spark_user import temporary_user
 
     try:
         jdk.find_java()
     except InputError as missing:
         pytest.skip(str(missing))
-    user = User(tmp_path_factory.mktemp("user") / "home")
-    short = Path(tempfile.mkdtemp(prefix="sb-", dir="/tmp"))
-    user.environment["TMPDIR"] = str(short)
-    trial = Trial(user)
-    trial.up()
-    yield trial
-    trial.down()
-    assert user.left() == []
-    shutil.rmtree(short)
+    with temporary_user(tmp_path_factory.mktemp("user") / "home") as user:
+        trial = Trial(user)
+        trial.up()
+        yield trial
+        trial.down()
+        assert user.left() == []
 
 
 @pytest.fixture
@@ -163,6 +160,23 @@ def test_a_job_runs_and_every_node_is_shown_with_its_evidence(cluster):
     table = cluster.user.run("cluster", "status", NAME).out
     assert "simulated" in table
     assert "127.0.0.1" in table
+
+
+def test_every_executor_has_a_session_keys_and_a_certificate_of_its_own(cluster):
+    """They are forks of one process, which must not show."""
+    with cluster.job(name="slow", seconds=8, tasks=4, flag=str(cluster.work / "own")) as program:
+        started(cluster.work / "own", 2)
+        nodes = [node for node in cluster.status()["nodes"] if node["role"] != "spark-driver"]
+        assert cluster.result(program) == 6
+    executors = [node for node in nodes if node["role"] == "spark-executor"]
+    assert len(executors) >= 2
+    with contextlib.closing(sqlite3.connect(cluster.user.home / "broker/service.sqlite")) as database:
+        known = dict(database.execute("SELECT id, claims FROM sessions"))
+        certificates = database.execute("SELECT DISTINCT serial, session FROM certificates").fetchall()
+    attested = [json.loads(known[node["session"]]) for node in nodes]
+    for key in ("tls_key", "hpke_key"):
+        assert len({each[key] for each in attested}) == len(nodes)
+    assert len({serial for serial, session in certificates if session in known}) >= len(nodes)
 
 
 def secrets_of(user) -> list[bytes]:
@@ -264,12 +278,60 @@ def test_what_executors_print_is_in_no_file(cluster):
         assert all(line.startswith("Spark Executor Command:") for line in lines), path
 
 
-def test_a_killed_worker_is_survived(cluster):
+def test_a_killed_worker_is_survived_and_takes_its_executors_with_it(cluster):
     flag = cluster.work / "worker"
     with cluster.job(name="slow", seconds=24, tasks=8, flag=str(flag)) as program:
         started(flag, 2)
-        os.kill(cluster.pid("spark-worker"), signal.SIGKILL)
+        worker = Process.of(cluster.pid("spark-worker"))
+        family = belonging([worker])
+        # The worker, its starter, what it takes for its Java, the executor, its Python workers.
+        assert len(family) >= 5
+        os.kill(worker.pid, signal.SIGKILL)
+        ended(family)
         assert cluster.result(program) == sum(range(8))
+
+
+def test_without_its_starter_a_worker_has_no_executors_and_the_job_goes_on_elsewhere(cluster):
+    flag = cluster.work / "starter"
+    with cluster.job(name="slow", seconds=24, tasks=8, flag=str(flag)) as program:
+        started(flag, 2)
+        worker = cluster.pid("spark-worker")
+        (starter,) = [pid for pid in children(worker) if "sealbook.spark.node" in command(pid)]
+        before = executors_of_worker(worker)
+        assert before
+        os.kill(starter, signal.SIGKILL)
+        ended(before)
+        assert cluster.result(program) == sum(range(8))
+        assert executors_of_worker(worker) == []
+    # Its worker says why each further one did not start.
+    said = [path.read_text() for path in cluster.state.directory.rglob("stderr")]
+    assert any("The executor starter of this worker cannot be reached" in text for text in said)
+    os.kill(worker, signal.SIGKILL)  # so that the next test has whole ones
+
+
+def ended(processes: list[Process], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while left := [process for process in processes if process.alive]:
+        assert time.monotonic() < deadline, [command(process.pid) for process in left]
+        time.sleep(0.1)
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
+
+
+def executors_of_worker(worker: int) -> list[Process]:
+    leader = Process.of(worker)
+    return [each for each in belonging([leader]) if "CoarseGrainedExecutorBackend --" in command(each.pid)]
 
 
 def test_a_killed_master_is_survived_by_the_job_that_runs(cluster):

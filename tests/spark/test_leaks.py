@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from guardian import guard
 
 from sealbook.broker.passphrase import DESCRIPTOR_VARIABLE, hand_over
-from sealbook.spark import jvm
 
 SCENE = Path(__file__).with_name("leak_scene.py")
 MARKER = "MARKERqzx7"
@@ -32,21 +32,15 @@ def namespaces() -> bool:
     )
 
 
-def sealed_files() -> bool:
-    """Whether the jar has the file system of sealed: paths."""
-    import zipfile
-
-    return "sealbook/fs/SealedFileSystem.class" in zipfile.ZipFile(jvm.jar()).namelist()
-
-
 @pytest.fixture
 def scene(tmp_path):
     if not namespaces():
         pytest.skip("needs root and `unshare -n`: a network namespace whose traffic can be read")
     # A short name: Unix sockets are in it.
     directory = Path(tempfile.mkdtemp(prefix="lk-", dir="/tmp"))
+    guardian = guard(tmp_path / "home", directory)
 
-    def run(removed: str | None = None, table: str | None = None) -> dict:
+    def run(removed: str | None = None, table: str = "sealed://{directory}/table") -> dict:
         told = tmp_path / "scene.json"
         told.write_text(
             json.dumps(
@@ -54,8 +48,7 @@ def scene(tmp_path):
                     "directory": str(directory),
                     "marker": MARKER,
                     "removed": removed,
-                    "event_log": sealed_files(),
-                    "tables": table or ("sealed://{directory}/table" if sealed_files() else None),
+                    "table": table.format(directory=directory),
                 }
             )
         )
@@ -63,8 +56,7 @@ def scene(tmp_path):
         try:
             done = subprocess.run(
                 ["unshare", "-n", sys.executable, str(SCENE), str(told)],
-                env=os.environ
-                | {"SEALBOOK_HOME": str(tmp_path / "home"), DESCRIPTOR_VARIABLE: number, "SCENE": "1"},
+                env=os.environ | {"SEALBOOK_HOME": str(tmp_path / "home"), DESCRIPTOR_VARIABLE: number},
                 pass_fds=[reader],
                 capture_output=True,
                 text=True,
@@ -94,7 +86,7 @@ def scene(tmp_path):
         return found
 
     yield run
-    shutil.rmtree(directory, ignore_errors=True)
+    guardian.communicate()
 
 
 def test_no_marker_is_in_any_packet_or_file(scene):

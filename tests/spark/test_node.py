@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -201,16 +202,25 @@ def test_an_executor_writes_only_where_its_node_does(tmp_path, place):
         node.from_worker({"SPARK_EXECUTOR_DIRS": place.format(own=own)}, own)
 
 
-def test_the_java_of_a_worker_is_the_agent(short, monkeypatch):
-    monkeypatch.setenv("SEALBOOK_HOME", "/home/it's me")
-    written = plan(short)
-    home = node.write_java_home(written)
-    text = (home / "bin/java").read_text()
-    assert text.splitlines()[0] == "#!/bin/sh"
-    assert f"exec {sys.executable} -I -B -m sealbook.spark.node {written.file} executor" in text
-    done = subprocess.run(["sh", "-n", home / "bin/java"], capture_output=True)
-    assert done.returncode == 0
-    assert (home / "bin/java").stat().st_mode & 0o777 == 0o700
+@pytest.mark.parametrize(
+    ("forking", "what"),
+    [
+        (True, "{python} -S -I -B {package}/spark/executor_client.py '{plan.starter}' "),
+        (False, "{python} -I -B -m sealbook.spark.node '{plan.file}' executor "),
+    ],
+)
+def test_the_java_of_a_worker_has_the_starter_fork_or_is_the_agent_in_an_enclave(short, forking, what):
+    directory = short / "it's me"
+    directory.mkdir()
+    written = plan(directory)
+    java = node.write_java_home(written, forking=forking) / "bin/java"
+    first, command = java.read_text().splitlines()
+    assert first == "#!/bin/sh"
+    package = Path(node.__file__).parents[1]
+    quoted = what.format(python=sys.executable, package=package, plan=written).replace("it's", """it'"'"'s""")
+    assert command == f'exec {quoted}"$@"'
+    assert subprocess.run(["sh", "-n", java], capture_output=True).returncode == 0
+    assert java.stat().st_mode & 0o777 == 0o700
 
 
 def test_waiting_for_a_master_ends_with_one_sentence(short):
@@ -224,7 +234,7 @@ def test_waiting_for_a_master_ends_with_one_sentence(short):
         node.wait_for_master(plan(short, profile=profile, wait_seconds=1))
 
 
-@pytest.mark.parametrize("arguments", [[], ["x", "y"], ["/none"]])
+@pytest.mark.parametrize("arguments", [[], ["x", "y"], ["/none"], ["together"]])
 def test_the_agent_alone_says_that_it_is_started_by_others(tmp_path, arguments):
     done = subprocess.run(
         [sys.executable, "-I", "-B", "-m", "sealbook.spark.node", *arguments],
@@ -235,3 +245,95 @@ def test_the_agent_alone_says_that_it_is_started_by_others(tmp_path, arguments):
     assert done.returncode == 2
     assert done.stderr.startswith("sealbook node: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+TOGETHER = [sys.executable, "-I", "-B", "-m", "sealbook.spark.node", "together"]
+
+
+@pytest.fixture
+def group():
+    """An agent that is going to start nodes of these plans."""
+    started = []
+
+    def start(*plans: NodePlan) -> subprocess.Popen:
+        agent = subprocess.Popen(
+            [*TOGETHER, *(each.file for each in plans)],
+            env=os.environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(agent)
+        return agent
+
+    yield start
+    for agent in started:
+        agent.kill()
+        agent.communicate()
+
+
+def test_nodes_start_once_they_are_told_and_each_in_a_session_and_with_a_log_of_its_own(short, group):
+    from sealbook.simulated_loader import measure_kernel
+
+    plans = []
+    for name in ("a", "b"):
+        (short / name).mkdir(mode=0o700)
+        plans.append(plan(short / name, role=credentials.MASTER, port=1, java=Path("/none/java")))
+    agent = group(*plans)
+    # Also written later than the agent is started: it reads them when they may start.
+    assert json.loads(agent.stdout.readline()) == {"measurement": measure_kernel().mrenclave.hex()}
+    for each in plans:
+        each.write()
+    out, errors = agent.communicate("\n", timeout=100)
+    pids = [json.loads(line)["pid"] for line in out.splitlines()]
+    assert len(set(pids)) == 2
+    assert errors == ""
+    assert agent.returncode == 0
+    for each in plans:
+        deadline = time.monotonic() + 60
+        while not each.log.exists() or not each.log.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        # What each says is in its log alone: nothing listens at that port, and there is no such Java.
+        assert each.log.read_text().startswith("sealbook node: ")
+        assert len(each.log.read_text().splitlines()) == 1
+        assert each.log.stat().st_mode & 0o777 == 0o600
+
+
+def test_without_the_word_to_go_on_no_node_starts(short, group):
+    (short / "a").mkdir(mode=0o700)
+    one = plan(short / "a", role=credentials.MASTER, port=1, java=Path("/none/java"))
+    one.write()
+    agent = group(one)
+    out, errors = agent.communicate(timeout=100)  # whoever started it has ended
+    assert list(json.loads(out)) == ["measurement"]
+    assert errors == ""
+    assert not one.log.exists()
+
+
+def test_an_executor_starts_only_in_a_directory_of_its_node(short, monkeypatch):
+    """Runs what the starter runs in its fork, up to the JVM."""
+    from sealbook.spark import executor_starter
+    from sealbook.spark.executor_request import ExecutorRequest
+
+    written = plan(short)
+    (written.work / "app/0").mkdir(parents=True)
+    (written.work / "away").symlink_to("/tmp")
+    become = []
+    monkeypatch.setattr(executor_starter, "ExecutorStarter", lambda _, run: become.append(run) or Forked())
+    monkeypatch.setattr(node, "become_executor", lambda *given: become.append(given))
+    monkeypatch.chdir(short)
+    node._start_starter(written, "attester")
+    become[0](ExecutorRequest(written.work / "app/0", ("a",), {"X": "y"}))
+    assert become[1] == (written, ("a",), {"X": "y"}, "attester")
+    assert Path.cwd() == (written.work / "app/0").resolve()
+    for elsewhere in (short, Path("/tmp"), written.work / "..", written.work / "away"):
+        with pytest.raises(RefusedError, match="is not in"):
+            become[0](ExecutorRequest(elsewhere, (), {}))
+    assert len(become) == 2
+
+
+class Forked:
+    def fork(self):
+        return 1

@@ -73,10 +73,69 @@ def test_harmless_settings_are_the_users_own(conf):
     own = {
         "spark.sql.shuffle.partitions": "7",
         "spark.executorEnv.OMP_NUM_THREADS": "1",
-        "spark.jars": "/x.jar",
+        "spark.executorEnv.PYTHONHASHSEED": "0",
     }
     settings.require(conf | own)
     assert settings.overridden(own) == []
+
+
+VARIABLES = (
+    *(
+        "JAVA_HOME",
+        "SPARK_HOME",
+        "SPARK_LOCAL_DIRS",
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "PYTHONSTARTUP",
+        "pythonpath",
+    ),
+    *("PYSPARK_PYTHON", "LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"),
+    *(
+        "_JAVA_OPTIONS",
+        "CLASSPATH",
+        "OPENSSL_CONF",
+        "SSL_CERT_FILE",
+        "GLIBC_TUNABLES",
+        "GCONV_PATH",
+        "BASH_ENV",
+    ),
+    *("ENV", "PATH", "HOME", "TMPDIR", "TMP", "SEALBOOK_HOME", "HADOOP_CONF_DIR", "PYTHONHASHSEED2"),
+)
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_no_variable_that_chooses_code_reaches_python_workers(conf, name):
+    with pytest.raises(RefusedError, match=rf"executorEnv\.{name} may not be set"):
+        settings.require(conf | {f"spark.executorEnv.{name}": "x"})
+
+
+#: What could be thought to carry data or code out, and why it is left to the user.
+LEFT_OPEN = {
+    "spark.local.dir": "SPARK_LOCAL_DIRS of the node's environment comes before it; see test_java.py",
+    "spark.extraListeners": "names a class; there are no others than the measured ones",
+    "spark.sql.extensions": "names a class; there are no others than the measured ones",
+    "spark.sql.queryExecutionListeners": "names a class; there are no others than the measured ones",
+    "spark.sql.catalog.x": "names a class; where a table goes is the code's own decision, as for any writer",
+    "spark.kryo.registrator": "names a class; there are no others than the measured ones",
+    "spark.ui.port": "the page of a driver is off, which no other setting changes",
+    "spark.ui.filters": "the page of a driver is off, which no other setting changes",
+    "spark.history.ui.port": "no history server is started",
+    "spark.eventLog.overwrite": "only the directory counts, which must be sealed:",
+    "spark.kubernetes.container.image": "a driver here is local or of a standalone cluster, and reads no such",
+    "spark.yarn.archive": "a driver here is local or of a standalone cluster, and reads no such",
+    "spark.deploy.zookeeper.url": "only masters read it, and theirs are fixed",
+    "spark.executorEnv.OMP_NUM_THREADS": "sizes and switches of libraries",
+}
+
+
+@pytest.mark.parametrize("key", LEFT_OPEN)
+def test_what_carries_nothing_out_is_the_users_own(conf, key):
+    settings.require(conf | {key: "x"})
+
+
+def test_the_page_of_a_driver_stays_off_whatever_else_is_said_of_it(conf):
+    with pytest.raises(RefusedError, match=r"spark\.ui\.enabled"):
+        settings.require(conf | {"spark.ui.enabled": "true", "spark.ui.port": "4040"})
 
 
 def test_the_sentence_names_the_first_and_counts_the_rest(conf):

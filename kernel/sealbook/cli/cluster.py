@@ -73,7 +73,10 @@ def up(
     else:
         if ca is not None:
             raise InputError("--ca belongs to --broker: say the address of the broker too.")
-        start = functools.partial(_broker_here, name, host, broker_port)
+        cluster.check_fit(name, host, port)
+        # Before anything is measured: the first time, byte code is written.
+        make_policy()
+        start = functools.partial(broker_here, name, host, broker_port)
     profile = cluster.up(
         name,
         size,
@@ -246,7 +249,7 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _broker_here(name: str, host: str, port: int) -> BrokerCommand:
+def broker_here(name: str, host: str, port: int) -> BrokerCommand:
     """Return how this user's broker is started, with the cluster made and this machine's code admitted."""
     import os
 
@@ -260,7 +263,6 @@ def _broker_here(name: str, host: str, port: int) -> BrokerCommand:
     from sealbook.spark import cluster
 
     cluster.refuse_busy(host, port, "--broker-port")
-    _admit_this_machine()
     ask = interactive(confirm=not paths.keyring_file().exists())
     given: list[str] = []
 
@@ -285,6 +287,7 @@ def _broker_here(name: str, host: str, port: int) -> BrokerCommand:
         ca=CertificateAuthority(stored).pem,
         environment=environment,
         descriptors=tuple(descriptors),
+        admit=_admit,
     )
 
 
@@ -292,20 +295,30 @@ def _broker_here(name: str, host: str, port: int) -> BrokerCommand:
 _POLICY = "simulated"
 
 
-def _admit_this_machine() -> None:
-    """Make sure that the policy admits the code that is installed here; writes one where there is none."""
+def make_policy() -> None:
+    """Write a policy for the code that is installed here, if there is none yet."""
     from sealbook.cli import machine
     from sealbook.cli.keyring_access import user_audit
 
     path = machine.policy_path()
-    fit = machine.check_policy(path, machine.measure_kernel())
-    if fit.ok:
-        return
     if path.exists():
-        raise InputError(f"The policy admits no node of this machine: {fit.detail}; {fit.remedy}.")
+        return
     measured = machine.measure_settled()
     machine.write_policy(path, machine.simulated_policy_text(measured))
     user_audit().append("policy", decision="approved", policy=str(path), measurement=measured.mrenclave.hex())
+
+
+def _admit(measurement: bytes) -> None:
+    """Refuse to go on where the policy does not admit the nodes of this machine.
+
+    The broker would refuse each of them; this says it once, and what to do.
+    """
+    from sealbook.attestation.simulated import Measurement
+    from sealbook.cli import machine
+
+    fit = machine.check_policy(machine.policy_path(), Measurement(mrenclave=measurement))
+    if not fit.ok:
+        raise InputError(f"The policy admits no node of this machine: {fit.detail}; {fit.remedy}.")
 
 
 def _end_sessions(name: str) -> None:

@@ -6,6 +6,7 @@ Nodes of a cluster on other machines are started there, one at a time, by :func:
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -15,13 +16,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from sealbook.broker.client import BrokerClient
+from sealbook.encoding import parse_json
 from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.simulated_loader import ISOLATED
 from sealbook.spark import cluster_state, jdk, jvm, node, profiles
 from sealbook.spark.cluster_state import DIRECTORY_PREFIX, ClusterState, Member
 from sealbook.spark.credentials import MASTER, WORKER
+from sealbook.spark.node_group import GO
 from sealbook.spark.node_plan import NodePlan
 from sealbook.spark.processes import Process, end
 from sealbook.spark.profiles import Profile
@@ -34,6 +38,9 @@ REGISTERED = "Successfully registered with master"
 #: Heap of the JVMs of masters and workers, which hold no data.
 _DAEMON_HEAP = "512m"
 _LOG = "log"
+#: Directories beside those of the nodes.
+_BROKER, _AGENT = "broker", "agent"
+_MAX_LINE_BYTES = 1024
 _MAX_LOG_BYTES = 64 * 1024
 #: Of this process's environment, a node gets these.
 _FOR_NODES = ("HOME", "PATH", "SEALBOOK_HOME", "TZ", "XDG_DATA_HOME", "SEALBOOK_PCCS")
@@ -50,6 +57,8 @@ class BrokerCommand:
     ca: str
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     descriptors: tuple[int, ...] = ()
+    #: Told the nodes' measurement before any of them attests; raises where no policy admits it.
+    admit: Callable[[bytes], None] = lambda measurement: None
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,48 @@ def up(
     InputError
         Java is missing, a port is taken, the cluster runs already, the broker did not admit a node ...
     """
+    java = check_fit(name, host, port)
+    hosts = list(worker_hosts) or [host]
+    start = _Start(name, java, size, time.monotonic() + patience, patience, say)
+    try:
+        places = [start.place("m")] + [start.place(f"w{number + 1}") for number in range(size.workers)]
+        # Measures while the broker starts.
+        start.agent(places)
+        command = None
+        if not isinstance(broker, Profile):
+            command = broker()
+            broker = Profile(name, f"spark://{_bracketed(host)}:{port}", command.url, command.ca)
+        profile = Profile(
+            name=name,
+            master=f"spark://{_bracketed(host)}:{port}",
+            broker=broker.broker,
+            ca=broker.ca,
+            owners=broker.owners,
+            cores=size.cores,
+            memory=size.memory,
+        )
+        start.plan(profile, MASTER, places[0], host, port)
+        for number, place in enumerate(places[1:]):
+            start.plan(profile, WORKER, place, hosts[number % len(hosts)], 0)
+        if command is not None:
+            start.broker(command)
+        start.nodes(command.admit if command is not None else None)
+        start.wait()
+    except BaseException:
+        _end(start.state)
+        raise
+    profiles.save(profile)
+    return profile
+
+
+def check_fit(name: str, host: str, port: int) -> Path:
+    """Return the Java for a cluster, which can be started here.
+
+    Raises
+    ------
+    InputError
+        It cannot: Java is missing, the port is taken, it runs already ...
+    """
     profiles.check_name(name)
     if not 1 <= port <= 65535:
         raise InputError(f"{port} is not a port: choose one from 1 to 65535.")
@@ -114,34 +165,7 @@ def up(
     jvm.spark_home()
     _refuse_running(name)
     refuse_busy(host, port, "--port")
-    command = None
-    if not isinstance(broker, Profile):
-        command = broker()
-        broker = Profile(name, f"spark://{_bracketed(host)}:{port}", command.url, command.ca)
-    profile = Profile(
-        name=name,
-        master=f"spark://{_bracketed(host)}:{port}",
-        broker=broker.broker,
-        ca=broker.ca,
-        owners=broker.owners,
-        cores=size.cores,
-        memory=size.memory,
-    )
-    hosts = list(worker_hosts) or [host]
-    deadline = time.monotonic() + patience
-    start = _Start(name, java, deadline, patience, say)
-    try:
-        if command is not None:
-            start.broker(command)
-        start.node(profile, MASTER, host, port)
-        for number in range(size.workers):
-            start.node(profile, WORKER, hosts[number % len(hosts)], 0, size=size)
-        start.wait()
-    except BaseException:
-        _end(start.state)
-        raise
-    profiles.save(profile)
-    return profile
+    return java
 
 
 def join(
@@ -164,9 +188,12 @@ def join(
     jvm.jar()
     jvm.spark_home()
     _refuse_running(profile.name)
-    start = _Start(profile.name, java, time.monotonic() + patience, patience, say)
+    start = _Start(profile.name, java, size, time.monotonic() + patience, patience, say)
     try:
-        start.node(profile, WORKER, host, port, size=size)
+        place = start.place("w1")
+        start.agent([place])
+        start.plan(profile, WORKER, place, host, port)
+        start.nodes(None)
         start.wait()
     except BaseException:
         _end(start.state)
@@ -213,46 +240,70 @@ def refuse_busy(host: str, port: int, option: str) -> None:
 class _Start:
     """A start under way; remembers each process before the next is started."""
 
-    def __init__(self, name: str, java: Path, deadline: float, patience: int, say: Say) -> None:
+    def __init__(self, name: str, java: Path, size: Size, deadline: float, patience: int, say: Say) -> None:
         self._java = java
+        self._size = size
         self._deadline = deadline
         self._patience = patience
         self._say = say
-        self._children: dict[Path, subprocess.Popen[bytes]] = {}
-        self._workers: list[Path] = []
+        self._plans: list[NodePlan] = []
+        self._agent: subprocess.Popen[bytes] | None = None
+        self._broker: subprocess.Popen[bytes] | None = None
         directory = Path(tempfile.mkdtemp(prefix=DIRECTORY_PREFIX))
         self.state = ClusterState(name, directory)
         self.state.save()
 
+    def place(self, name: str) -> Path:
+        """Make a directory for one process."""
+        directory = self.state.directory / name
+        directory.mkdir(mode=0o700)
+        return directory
+
     def broker(self, command: BrokerCommand) -> None:
         """Start the broker and wait until it answers."""
-        directory = self._directory("broker")
+        directory = self.place(_BROKER)
         self._say("Starting the key broker ...")
-        child = self._spawn(
-            directory,
-            list(command.argv),
-            {**_environment(), **command.environment},
-            "broker",
-            command.url.partition("//")[2],
-            command.descriptors,
-        )
+        with (directory / _LOG).open("ab") as log:
+            child = subprocess.Popen(
+                command.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**_environment(), **command.environment},
+                cwd=directory,
+                start_new_session=True,
+                pass_fds=command.descriptors,
+            )
+        self._broker = child
+        self._remember("broker", command.url.partition("//")[2], child.pid)
         client = BrokerClient(command.url, command.ca, timeout=5)
         while True:
             try:
                 client.name()
             except SealbookError as error:
-                self._check(directory, child, "The key broker")
+                self._check()
                 if time.monotonic() > self._deadline:
                     raise self._late("the key broker does not answer", str(error)) from None
                 time.sleep(0.05)
             else:
                 return
 
-    def node(self, profile: Profile, role: str, host: str, port: int, *, size: Size | None = None) -> None:
-        """Start the agent of a node, which becomes its JVM."""
-        number = len(self._workers) + 1
-        directory = self._directory("m" if role == MASTER else f"w{number}")
-        size = size or Size()
+    def agent(self, places: Sequence[Path]) -> None:
+        """Start the process that is going to be forked into the nodes; it measures itself meanwhile."""
+        plans = [str(place / NodePlan.FILE) for place in places]
+        with (self.place(_AGENT) / _LOG).open("ab") as log:
+            self._agent = subprocess.Popen(
+                [sys.executable, *ISOLATED, *node.AGENT, node.TOGETHER, *plans],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=_environment(),
+                cwd=self.state.directory,
+                start_new_session=True,
+            )
+
+    def plan(self, profile: Profile, role: str, directory: Path, host: str, port: int) -> None:
+        """Write down what a node is to be."""
         plan = NodePlan(
             profile=profile,
             role=role,
@@ -260,78 +311,80 @@ class _Start:
             port=port,
             directory=directory,
             java=self._java,
-            cores=size.cores,
-            memory=size.memory,
+            cores=self._size.cores,
+            memory=self._size.memory,
             heap=_DAEMON_HEAP,
             wait_seconds=max(1, int(self._deadline - time.monotonic())),
         )
         plan.write()
-        self._say(f"Starting {'the master' if role == MASTER else f'worker {number}'} on {host} ...")
-        argv = [sys.executable, *ISOLATED, *node.AGENT, str(plan.file)]
-        self._spawn(directory, argv, _environment(), role, f"{host}:{port}" if port else host)
-        if role == WORKER:
-            self._workers.append(directory)
+        self._plans.append(plan)
+
+    def nodes(self, admit: Callable[[bytes], None] | None) -> None:
+        """Let the agent fork the nodes, once it is known as what it was measured."""
+        agent = self._agent
+        if agent is None or agent.stdin is None or agent.stdout is None:
+            raise AssertionError("the agent is started first")
+        with agent.stdin as go, agent.stdout as said:
+            measurement = bytes.fromhex(str(self._line(said, "measurement", str)))
+            if admit is not None:
+                admit(measurement)
+            self._say(f"Starting {', '.join(_who(plan.directory.name).lower() for plan in self._plans)} ...")
+            go.write(GO)
+            go.flush()
+            for plan in self._plans:
+                address = f"{plan.host}:{plan.port}" if plan.port else plan.host
+                self._remember(plan.role, address, int(str(self._line(said, "pid", int))))
+        agent.wait()
 
     def wait(self) -> None:
         """Wait until the master has registered every worker."""
-        waiting = list(self._workers)
+        workers = [plan for plan in self._plans if plan.role == WORKER]
+        waiting = workers
         while waiting:
-            for directory, child in self._children.items():
-                self._check(directory, child, _who(directory.name))
-            still = [directory for directory in waiting if REGISTERED not in _log(directory)]
+            self._check()
+            still = [plan for plan in waiting if REGISTERED not in _log(plan.directory)]
             if len(still) < len(waiting):
-                self._say(
-                    f"{len(self._workers) - len(still)} of {len(self._workers)} workers are registered."
-                )
+                self._say(f"{len(workers) - len(still)} of {len(workers)} workers are registered.")
             waiting = still
             if waiting and time.monotonic() > self._deadline:
-                names = ", ".join(_who(directory.name) for directory in waiting)
-                raise self._late(f"{names} did not register", _last_line(waiting[0]))
+                names = ", ".join(_who(plan.directory.name) for plan in waiting)
+                raise self._late(f"{names} did not register", _last_line(waiting[0].directory))
             time.sleep(0.05)
 
-    def _directory(self, name: str) -> Path:
-        directory = self.state.directory / name
-        directory.mkdir(mode=0o700)
-        return directory
+    def _line(self, said: IO[bytes], name: str, kind: type) -> object:
+        """Return what the agent says next under `name`."""
+        text = b""
+        while not text.endswith(b"\n"):
+            ready, _, _ = select.select([said], [], [], max(0.0, self._deadline - time.monotonic()))
+            if not ready:
+                raise self._late("the nodes' agent did not start", _last_line(self.state.directory / _AGENT))
+            # Not through the buffer, which select does not know of.
+            piece = os.read(said.fileno(), 1)
+            text += piece
+            if not piece or len(text) > _MAX_LINE_BYTES:
+                raise self._ended("The nodes' agent", self.state.directory / _AGENT)
+        found = parse_json(text, what="What the nodes' agent says", max_bytes=_MAX_LINE_BYTES)
+        if not isinstance(found, dict) or type(found.get(name)) is not kind:
+            raise AssertionError("the agent is of another version")
+        return found[name]
 
-    def _spawn(
-        self,
-        directory: Path,
-        argv: list[str],
-        environment: dict[str, str],
-        role: str,
-        address: str,
-        descriptors: Sequence[int] = (),
-    ) -> subprocess.Popen[bytes]:
-        with (directory / _LOG).open("ab") as log:
-            child = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                cwd=directory,
-                start_new_session=True,
-                pass_fds=descriptors,
-            )
-        self._children[directory] = child
-        process = Process.of(child.pid)
-        if process is not None:
-            self.state = self.state.with_member(Member(role, address, child.pid, process.started))
-            self.state.save()
-        return child
+    def _remember(self, role: str, address: str, pid: int) -> None:
+        process = Process.of(pid) or Process(pid, 0)
+        self.state = self.state.with_member(Member(role, address, pid, process.started))
+        self.state.save()
 
-    def _check(self, directory: Path, child: subprocess.Popen[bytes], who: str) -> None:
+    def _check(self) -> None:
         """Raise what a process said when it has ended."""
-        status = child.poll()
-        if status is None:
-            return
+        if self._broker is not None and self._broker.poll() is not None:
+            raise self._ended("The key broker", self.state.directory / _BROKER)
+        nodes = [member for member in self.state.members if member.role in (MASTER, WORKER)]
+        for plan, member in zip(self._plans, nodes, strict=False):
+            if not member.process.alive:
+                raise self._ended(_who(plan.directory.name), plan.directory)
+
+    def _ended(self, who: str, directory: Path) -> InputError:
         said = _last_line(directory)
-        raise InputError(
-            said
-            if said.startswith(who)
-            else f"{who} has ended (status {status}): {said or 'it said nothing'}"
-        )
+        return InputError(said if said.startswith(who) else f"{who} has ended: {said or 'it said nothing'}")
 
     def _late(self, what: str, detail: str) -> InputError:
         said = f"; last it said: {detail}" if detail else ""
@@ -373,7 +426,7 @@ def _environment() -> dict[str, str]:
 
 
 def _who(directory: str) -> str:
-    return {"broker": "The key broker", "m": "The master"}.get(directory, f"Worker {directory[1:]}")
+    return "The master" if directory == "m" else f"Worker {directory[1:]}"
 
 
 def _log(directory: Path) -> str:

@@ -1,11 +1,14 @@
 """The agent of a node: has itself measured, attests to the brokers, then becomes the JVM by exec.
 
-``python -I -B -m sealbook.spark.node PLAN`` is a master or worker; PLAN is a :class:`NodePlan`. A worker is
-told that its Java is a directory whose ``bin/java`` runs ``... node PLAN executor OPTIONS MAIN ARGUMENTS``:
-each executor is enrolled anew, with keys and a certificate of its own.
+``python -I -B -m sealbook.spark.node PLAN`` is a master or worker; PLAN is a :class:`NodePlan`. ``...
+node together PLAN...`` starts several as forks of one measured process
+(:mod:`sealbook.spark.node_group`). A worker is told that its Java is a directory whose ``bin/java`` has
+the executor starter fork (:mod:`sealbook.spark.executor_starter`), or, in an enclave, runs ``... node
+PLAN executor OPTIONS MAIN ARGUMENTS``: each executor is enrolled anew, with keys and a certificate of
+its own.
 
-What the JVM may know and nobody else goes through one pipe that this process fills before exec: the secrets
-are in no file, argument or environment variable at any time.
+What the JVM may know and nobody else goes through one pipe that this process fills before exec: the
+secrets are in no file, argument or environment variable at any time.
 """
 
 from __future__ import annotations
@@ -24,9 +27,10 @@ from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.simulated_loader import ISOLATED, MeasuredAttester, Measuring, forget_host_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sealbook.attestation import Attester
+    from sealbook.spark.executor_request import ExecutorRequest
     from sealbook.spark.node_plan import NodePlan
 
 MASTER_MAIN = "org.apache.spark.deploy.master.Master"
@@ -34,11 +38,19 @@ WORKER_MAIN = "org.apache.spark.deploy.worker.Worker"
 
 #: How this program is called, behind the interpreter and its flags.
 AGENT = ("-m", "sealbook.spark.node")
+#: The first argument that makes the agent start the nodes of several plans.
+TOGETHER = "together"
 #: The second argument that makes the agent start an executor.
 EXECUTOR = "executor"
+#: What a worker on a simulated platform runs as its Java.
+_CLIENT = Path(__file__).with_name("executor_client.py")
 
 #: Where Gramine has its pseudo-files; elsewhere a node is simulated, as kernels are.
 _GRAMINE = Path("/dev/attestation")
+
+#: A master or worker computes nothing: compiled quickly, with the smallest collector, it is there in half
+#: the time.
+_QUICK = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 #: What a worker may tell its executors by environment: names of directories, and the user's for Spark.
 _FROM_WORKER = ("SPARK_EXECUTOR_DIRS", "SPARK_USER", "OMP_NUM_THREADS")
@@ -50,16 +62,25 @@ def main(arguments: Sequence[str]) -> NoReturn:
     # No core file of this process or of the JVM, which inherits the limit; and files for this user only.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o077)
+    # Begun before the imports, which take as long.
+    _or_say(lambda: _become(arguments, _attester()))
+    sys.exit(0)
+
+
+def _or_say(task: Callable[[], object]) -> None:
+    """Do something that ends in a JVM; what goes wrong is said in one sentence, and ends this process."""
     try:
-        # Begun before the imports, which take as long.
-        attester = _attester()
-        _become(arguments, attester)
+        task()
     except SealbookError as error:
         sys.stderr.write(f"sealbook node: {error}\n")
-        sys.exit(error.exit_code)
+        status = error.exit_code
     except OSError as error:
         sys.stderr.write(f"sealbook node: {error.filename or 'It'}: {error.strerror}.\n")
-        sys.exit(2)
+        status = 2
+    else:
+        return
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _attester() -> Attester:
@@ -70,15 +91,37 @@ def _attester() -> Attester:
     return MeasuredAttester(Measuring())
 
 
-def _become(arguments: Sequence[str], attester: Attester) -> NoReturn:
+def _become(arguments: Sequence[str], attester: Attester) -> None:
     from sealbook.spark.node_plan import NodePlan
 
+    if len(arguments) > 1 and arguments[0] == TOGETHER:
+        _start_together([Path(argument) for argument in arguments[1:]], attester)
+        return
     if not arguments or arguments[1:2] not in ([], [EXECUTOR]):
         raise InputError("This is the agent of a Spark node: start nodes with `sealbook cluster`.")
     plan = NodePlan.read(Path(arguments[0]))
     if len(arguments) > 1:
-        become_executor(plan, arguments[2:], attester)
+        become_executor(plan, arguments[2:], os.environ, attester)
     become_daemon(plan, attester)
+
+
+def _start_together(places: Sequence[Path], attester: Attester) -> None:
+    """Start every node of these plans as a fork of this process, once it was measured and is told to."""
+    from sealbook.spark import credentials, executor_command, jvm, settings  # noqa: F401 - once, for all forks
+    from sealbook.spark.node_group import NodeGroup
+    from sealbook.spark.node_plan import NodePlan
+
+    if not isinstance(attester, MeasuredAttester):
+        raise InputError("In an enclave each node is started by itself: give one plan.")
+    group = NodeGroup(lambda plan: _or_end(plan, attester))
+    group.report(attester.measurement.mrenclave)
+    if group.wait():
+        group.start([NodePlan.read(place) for place in places])
+
+
+def _or_end(plan: NodePlan, attester: Attester) -> NoReturn:
+    _or_say(lambda: become_daemon(plan, attester))
+    os._exit(0)
 
 
 def become_daemon(plan: NodePlan, attester: Attester) -> NoReturn:
@@ -99,14 +142,17 @@ def become_daemon(plan: NodePlan, attester: Attester) -> NoReturn:
             *("--cores", str(plan.cores), "--memory", plan.memory, "--work-dir", str(plan.work)),
             plan.profile.master,
         ]
-        environment["JAVA_HOME"] = str(write_java_home(plan))
+        environment["JAVA_HOME"] = str(write_java_home(plan, forking=not _GRAMINE.exists()))
+        if not _GRAMINE.exists():
+            # Before this node has keys: the starter and the executors are forks and would have them too.
+            _start_starter(plan, attester)
     command = jvm.command(
         plan.java,
         role=plan.role,
         main=main,
         arguments=arguments,
         heap=plan.heap,
-        options=jvm.definitions(settings.daemon_settings()),
+        options=[*_QUICK, *jvm.definitions(settings.daemon_settings())],
         temporary=plan.temporary,
         native=not _GRAMINE.exists(),
     )
@@ -117,14 +163,38 @@ def become_daemon(plan: NodePlan, attester: Attester) -> NoReturn:
     _exec(command, environment, enrolled.frame(), quiet=False)
 
 
-def become_executor(plan: NodePlan, given: Sequence[str], attester: Attester) -> NoReturn:
-    """Become the JVM of an executor, if that is what the worker's command line asks for."""
+def _start_starter(plan: NodePlan, attester: Attester) -> None:
+    """Fork the process whose forks this worker's executors are."""
+    from sealbook.spark import executor_starter
+
+    def become(request: ExecutorRequest) -> NoReturn:
+        if not request.directory.resolve().is_relative_to(plan.work.resolve()):
+            raise RefusedError(f"This executor is not started: {request.directory} is not in {plan.work}.")
+        os.chdir(request.directory)
+        become_executor(plan, request.arguments, request.environment, attester)
+
+    listener = executor_starter.listen(plan.starter)
+    executor_starter.ExecutorStarter(listener, become).fork()
+
+
+def become_executor(
+    plan: NodePlan, given: Sequence[str], handed: Mapping[str, str], attester: Attester
+) -> NoReturn:
+    """Become the JVM of an executor, if that is what the worker's command line asks for.
+
+    Parameters
+    ----------
+    given
+        The command line.
+    handed
+        The environment that the worker made for it.
+    """
     from sealbook.spark import credentials, executor_command, jvm, settings
 
     checked = executor_command.check(given, plan.host)
     temporary = Path(tempfile.mkdtemp(prefix="e", dir=plan.temporary))
     environment = jvm.environment(local_dirs=plan.local, temporary=temporary, host=plan.host)
-    environment |= from_worker(os.environ, plan.local)
+    environment |= from_worker(handed, plan.local)
     command = jvm.command(
         plan.java,
         role=credentials.EXECUTOR,
@@ -158,15 +228,23 @@ def from_worker(environment: Mapping[str, str], local: Path) -> dict[str, str]:
     return kept
 
 
-def write_java_home(plan: NodePlan) -> Path:
-    """Make what a worker takes for its Java, and return it."""
+def write_java_home(plan: NodePlan, *, forking: bool) -> Path:
+    """Make what a worker takes for its Java, and return it.
+
+    Parameters
+    ----------
+    forking
+        Whether an executor starter does the work. In an enclave there is none: to measure costs nothing
+        there, and every further process is a further enclave.
+    """
     java = plan.java_home / "bin/java"
     java.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    agent = [sys.executable, *ISOLATED, *AGENT, str(plan.file), EXECUTOR]
-    home = os.environ.get("SEALBOOK_HOME")
-    # The simulated platform is this user's; a worker's environment does not name it.
-    set_home = f"SEALBOOK_HOME={shlex.quote(home)} " if home else ""
-    java.write_text(f'#!/bin/sh\n{set_home}exec {shlex.join(agent)} "$@"\n')
+    if forking:
+        # -S: nothing but the standard library, which makes it ten times as fast.
+        command = shlex.join([sys.executable, "-S", *ISOLATED, str(_CLIENT), str(plan.starter)])
+    else:
+        command = shlex.join([sys.executable, *ISOLATED, *AGENT, str(plan.file), EXECUTOR])
+    java.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     java.chmod(0o700)
     return plan.java_home
 

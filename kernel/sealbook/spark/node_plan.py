@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sealbook import files
 from sealbook.encoding import canonical_json, parse_json
@@ -55,6 +55,9 @@ class NodePlan:
     heap: str = "1g"
     wait_seconds: int = 60
 
+    #: Name of the file that the plan itself is written into.
+    FILE: ClassVar[str] = "node.json"
+
     def __post_init__(self) -> None:
         if self.role not in (MASTER, WORKER):
             raise InputError(f"A node that is started is a {MASTER} or a {WORKER}, not {self.role!r}.")
@@ -67,7 +70,7 @@ class NodePlan:
     @property
     def file(self) -> Path:
         """Where the plan itself lies."""
-        return self.directory / "node.json"
+        return self.directory / self.FILE
 
     @property
     def work(self) -> Path:
@@ -83,6 +86,16 @@ class NodePlan:
     def temporary(self) -> Path:
         """Where sockets of Python workers and unpacked native libraries lie; short, see the constant."""
         return self.directory / "t"
+
+    @property
+    def log(self) -> Path:
+        """What the node says, and what goes wrong."""
+        return self.directory / "log"
+
+    @property
+    def starter(self) -> Path:
+        """The Unix socket at which a worker's executors are started."""
+        return self.directory / "s"
 
     @property
     def java_home(self) -> Path:

@@ -6,6 +6,7 @@ passwords of TLS are dummies, which Spark insists on and sealbook's provider doe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,18 @@ SEALED_PATHS: Mapping[str, str] = {
     "spark.storage.decommission.fallbackStorage.path": "shuffle blocks",
 }
 
+_UNMEASURED = (
+    "nodes would load code from their disks that nobody verified; install it beside sealbook, where it is "
+    "measured"
+)
+#: Variables of Python workers that choose which code runs, or where it writes.
+_ENVIRONMENT = "spark.executorEnv."
+_CHOOSES_CODE = re.compile(
+    r"(?:LD_|PYTHON(?!HASHSEED$)|PYSPARK|SPARK|JAVA|JDK_|_JAVA|CLASSPATH|HADOOP|OPENSSL|SSL_|SEALBOOK"
+    r"|GLIBC_|GCONV_|LOCPATH|BASH_ENV|ENV$|PATH$|HOME$|TMP|TEMP).*",
+    re.IGNORECASE,
+)
+
 #: What may not be set: it would take the place of something protective. A dot at the end means all below it.
 FORBIDDEN: Mapping[str, str] = {
     "spark.ssl.": "TLS is set up by sealbook",
@@ -148,11 +161,33 @@ FORBIDDEN: Mapping[str, str] = {
     "spark.executor.extraClassPath": "it could put other classes in place of the verified ones",
     "spark.executor.extraLibraryPath": "it could put other libraries in place of the verified ones",
     "spark.executor.userClassPathFirst": "other classes could take the place of the verified ones",
-    "spark.executorEnv.JAVA_HOME": "executors would run another Java, without attestation",
-    "spark.executorEnv.SPARK_HOME": "Python workers would load another Spark",
-    "spark.executorEnv.PYTHONPATH": "Python workers would load other code in place of the verified one",
-    "spark.executorEnv.LD_PRELOAD": "it could load code into every executor",
-    "spark.executorEnv.LD_LIBRARY_PATH": "other libraries could take the place of the verified ones",
+    "spark.driver.defaultExtraClassPath": "it could put other classes in place of the verified ones",
+    "spark.executor.defaultExtraClassPath": "it could put other classes in place of the verified ones",
+    "spark.jars": _UNMEASURED,
+    "spark.jars.": _UNMEASURED,
+    "spark.archives": _UNMEASURED,
+    "spark.submit.pyFiles": _UNMEASURED,
+    "spark.files": "each node would write the files to its disk in clear",
+    "spark.sql.hive.metastore.jars": _UNMEASURED,
+    "spark.sql.hive.metastore.jars.": _UNMEASURED,
+    "spark.sql.maven.additionalRemoteRepositories": _UNMEASURED,
+    "spark.pyspark.python": "Python workers would run in another Python than the verified one",
+    "spark.pyspark.driver.python": "Python workers would run in another Python than the verified one",
+    "spark.sql.execution.pyspark.python": "Python workers would run in another Python than the verified one",
+    "spark.r.": "R is not verified",
+    "spark.sparkr.": "R is not verified",
+    "spark.resources.discoveryPlugin": "nodes would run programs of the host to look for devices",
+    "spark.driver.resource.": "nodes would run programs of the host to look for devices",
+    "spark.executor.resource.": "nodes would run programs of the host to look for devices",
+    "spark.plugins": "a plugin can open ports to peers that did not attest, as Spark Connect's server does",
+    "spark.plugins.": "a plugin can open ports to peers that did not attest, as Spark Connect's server does",
+    "spark.remote": "Spark Connect has no TLS",
+    "spark.connect.": "Spark Connect has no TLS",
+    "spark.metrics.conf": "metrics would be written to files or sent to other machines in clear",
+    "spark.metrics.conf.": "metrics would be written to files or sent to other machines in clear",
+    "spark.driver.log.localDir": "the driver's log would lie on the disk in clear",
+    "spark.driver.log.dfsDir": "the driver's log would be written out in clear",
+    "spark.python.profile.dump": "profiles of Python workers would lie on the disk in clear",
     "spark.python.unix.domain.socket.dir": "sockets must lie in each node's own directory",
     "spark.python.daemon.module": "Python workers would run another program",
     "spark.python.worker.module": "Python workers would run another program",
@@ -267,6 +302,9 @@ def _forbidden(conf: Mapping[str, str]) -> list[str]:
     wrong = []
     for key in conf:
         if key in _VALUES:
+            continue
+        if key.startswith(_ENVIRONMENT) and _CHOOSES_CODE.fullmatch(key[len(_ENVIRONMENT) :]):
+            wrong.append(f"{key} may not be set: Python workers would run other code, or write elsewhere")
             continue
         for name, reason in FORBIDDEN.items():
             if key == name or (name.endswith(".") and key.startswith(name)):
