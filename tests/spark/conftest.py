@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,3 +22,12 @@ def user(tmp_path) -> Any:
     user.environment["TMPDIR"] = str(short)
     yield user
     shutil.rmtree(short, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def here(policy_file: Path) -> Iterator[Any]:
+    """A trusted cluster of this session's own user, which notebooks choose by its name; see scaled.py."""
+    from scaled import scaled
+
+    with scaled() as user:
+        yield user

@@ -4,48 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from jupyter_client.manager import KernelManager
+from notebook_of_a_test import Notebook
 
 EXAMPLES = "src/main/python"
-
-
-class Notebook:
-    """A running kernel and the cells that are sent to it."""
-
-    def __init__(self, name: str, directory: Path, **kwargs: Any) -> None:
-        self.manager = KernelManager(kernel_name=name)
-        self.manager.start_kernel(cwd=str(directory), **kwargs)
-        self.client = self.manager.client()
-        self.client.start_channels()
-        self.client.wait_for_ready(timeout=60)
-
-    def run(self, code: str, *, timeout: float = 120) -> tuple[str, str]:
-        """Return what a cell printed, and the error that ended it or nothing."""
-        printed: list[str] = []
-        error: list[str] = []
-
-        def collect(message: dict[str, Any]) -> None:
-            content = message["content"]
-            if message["msg_type"] == "stream":
-                printed.append(content["text"])
-            elif message["msg_type"] == "error":
-                error.append(f"{content['ename']}: {content['evalue']}")
-
-        self.client.execute_interactive(code, timeout=timeout, output_hook=collect)
-        return "".join(printed), "".join(error)
-
-    def value(self, expression: str, before: str = "") -> str:
-        """Return how an expression prints; the cell must not fail."""
-        printed, error = self.run(f"{before}\nprint({expression})")
-        assert not error
-        return printed.strip().rpartition("\n")[2]
-
-    def close(self) -> None:
-        self.client.stop_channels()
-        self.manager.shutdown_kernel(now=True)
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +110,20 @@ def test_a_cell_that_makes_its_own_session_chooses_its_settings(anew: Notebook) 
         "spark = SparkSession.builder.appName('chosen').config('spark.default.parallelism', 7).getOrCreate()"
     )
     assert anew.value("spark.sparkContext.appName, sc.defaultParallelism", code) == "chosen 7"
+
+
+def test_a_jvm_that_was_killed_is_said_and_the_next_cell_has_another(anew: Notebook) -> None:
+    anew.value(
+        "spark.range(2).count()", "import os, signal\nfrom pyspark.sql import SparkSession\nold = spark"
+    )
+    code = "os.kill(get_ipython().kernel.spark.process, signal.SIGKILL)\nold.range(3).count()"
+    _, error = anew.run(code)
+    assert error.startswith("RefusedError: Spark's Java process has ended")
+    assert "\n" not in error
+    assert anew.value("spark.range(4).count(), sc.parallelize(range(3)).sum()") == "4 3"
+    assert anew.value("SparkSession.builder.getOrCreate() is not old") == "True"
+    _, error = anew.run("old.range(3).count()")
+    assert error.startswith("RefusedError: ")
 
 
 def test_the_stand_in_works_where_code_gets_hold_of_it(anew: Notebook) -> None:
