@@ -1,4 +1,4 @@
-"""The same answers as stock Spark gives in clear: on sealed tables, in the kernel and on the trusted cluster."""
+"""The same answers as stock Spark gives in clear: on sealed tables, here and on the trusted cluster."""
 
 from __future__ import annotations
 

@@ -171,6 +171,31 @@ def test_an_interrupt_cancels_at_once_and_again_until_nothing_is_left(watched: A
     assert len(set(FakeJobs.cancelled)) == 1
 
 
+def test_an_interrupt_cancels_also_where_the_watch_comes_to_it_late(
+    watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine can be so busy that a look at the jobs takes seconds."""
+    watch, _, _ = watched
+    monkeypatch.setattr(progress, "_CANCEL_FOR", 0.2)
+    stock = FakeJobs.look
+    looking = threading.Event()
+
+    def slow(self: FakeJobs, tag: str) -> Snapshot:
+        looking.set()
+        time.sleep(0.8)
+        return stock(self, tag)
+
+    monkeypatch.setattr(FakeJobs, "look", slow)
+    watch._before(None)
+    assert looking.wait(5)
+    watch.interrupt()
+    end = time.monotonic() + 10
+    while not FakeJobs.cancelled and time.monotonic() < end:
+        time.sleep(0.05)
+    watch._after(None)
+    assert FakeJobs.cancelled
+
+
 def test_an_interrupt_between_cells_cancels_nothing(watched: Any) -> None:
     watch, _, _ = watched
     watch.interrupt()

@@ -104,19 +104,20 @@ class Driver:
             return target
         target.require_master()
         admitted = None if target.profile is None else self._admitted(target)
+        before = self._scale
+        where = "" if before is None else f" on {before.name}"
+        reason = (
+            f"This belongs to the Spark session{where} that ended with `%scale`: run the cells that made it "
+            f"again, they will run on {target.name}."
+        )
         # Before this lock is taken: PySpark has one of its own, and takes ours within it.
-        forget_context()
+        forget_context(reason)
         with self._lock:
             if target != self._scale:
-                before = self._scale
                 self._scale = target
                 self._credentials, self._standing = admitted, None
                 self._enrolled = datetime.now(UTC)
-                where = "" if before is None else f" {before.name}"
-                self._stop(
-                    f"This belongs to the Spark session on{where} that ended with `%scale`: run the cells "
-                    f"that made it again, they will run on {target.name}."
-                )
+                self._stop(reason)
             return target
 
     def nodes(self) -> tuple[MemberNode, ...]:
@@ -184,7 +185,7 @@ class Driver:
 
     def stop(self, reason: str = "") -> None:
         """End the JVM; the next use starts another."""
-        forget_context()
+        forget_context(reason)
         with self._lock:
             self._stop(reason)
 
@@ -230,7 +231,7 @@ class Driver:
         return self._credentials.frame
 
     def _stop(self, reason: str) -> None:
-        forget_context()
+        forget_context(reason)
         if self._jvm is not None:
             self._jvm.stop(reason)
             self._jvm = None
@@ -306,8 +307,34 @@ def _enrolment_of(profile: Profile, own: Credentials) -> Enrolment:
     )
 
 
-def forget_context() -> None:
-    """End PySpark's context, and let it forget that, the session and the gateway."""
+class Ended:
+    """In place of what a context had in the JVM: whatever is used of it says why it is gone.
+
+    PySpark puts None there, of which a user would read that it has no attribute ``sc``.
+    """
+
+    __slots__ = ("_reason",)
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise RefusedError(self._reason)
+
+
+def forget_context(reason: str = "") -> None:
+    """End PySpark's context, and let it forget that, the session and the gateway.
+
+    Parameters
+    ----------
+    reason
+        Said by whatever still refers to it.
+    """
     context = sys.modules.get("pyspark.core.context")
     if context is None:
         return
@@ -317,6 +344,8 @@ def forget_context() -> None:
         with contextlib.suppress(Exception), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             active.stop()
+        if reason:
+            active._jsc = Ended(reason)
     context.SparkContext._active_spark_context = None
     context.SparkContext._gateway = None
     context.SparkContext._jvm = None

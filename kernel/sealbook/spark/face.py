@@ -74,7 +74,7 @@ class SparkFace:
         module = sys.modules.get("pyspark.core.context")
         context = None if module is None else module.SparkContext._active_spark_context
         key = session.current().default_key
-        if context is not None and context._jsc is not None and key != self._key:
+        if context is not None and context._jsc and key != self._key:
             context._jsc.hadoopConfiguration().set("sealbook.key", key)
             self._key = key
 

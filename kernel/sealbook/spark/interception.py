@@ -67,7 +67,7 @@ def _redirect_contexts(module: ModuleType) -> None:
     stock_init, stock_do_init = context.__init__, context._do_init
 
     def is_alive(found: Any) -> bool:
-        return found is not None and getattr(found, "_jsc", None) is not None
+        return found is not None and bool(getattr(found, "_jsc", None))
 
     def new(cls: type, *args: Any, **kwargs: Any) -> Any:
         # Code that says SparkContext("local[1]") means "the Spark of this notebook".
@@ -163,7 +163,7 @@ def _redirect_sessions(module: ModuleType) -> None:
             options = {name: str(value) for name, value in self._options.items()}
             present.current().configuration(options)  # raises
             context = sys.modules["pyspark.core.context"].SparkContext._active_spark_context
-            if context is not None and getattr(context, "_jsc", None) is not None:
+            if getattr(context, "_jsc", None):
                 # The context is there. A session would remember another master and show it.
                 self._options.pop("spark.master", None)
             return stock(self)

@@ -151,7 +151,7 @@ def _ended(value: Any) -> bool:
     return (
         kind.__module__ == "pyspark.core.context"
         and kind.__name__ == "SparkContext"
-        and getattr(value, "_jsc", None) is None
+        and not getattr(value, "_jsc", None)
     )
 
 

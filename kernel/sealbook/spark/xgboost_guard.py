@@ -3,8 +3,8 @@
 XGBoost's workers find one another through a tracker and then exchange gradients, from which rows can be
 guessed, over TCP connections of their own: in clear, open to anybody, and without a setting for TLS. Spark's
 protections do not cover them, and in an enclave not even a loopback address is private. One worker has nobody
-to exchange anything with. Stock xgboost gives it a tracker all the same, which listens on every address of the
-machine; here it trains without, and without a socket.
+to exchange anything with. Stock xgboost gives it a tracker all the same, which listens on every address of
+the machine; here it trains without, and without a socket.
 """
 
 from __future__ import annotations
