@@ -39,6 +39,9 @@ LEFT_OUT = {
     "mllib/streaming_linear_regression_example.py": "watches a directory for ever",
 }
 
+#: Those whose output is random or a time, on plain Spark too: that they run to their end is all to see.
+RANDOM: frozenset[str] = frozenset()
+
 #: What those that want arguments are given.
 ARGUMENTS = {
     "als.py": "20 50 5 3 2",

@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from jupyter_client.manager import KernelManager
 
+from sealbook.jupyter.kernel import AttestedKernel
 from sealbook.spark import progress
 from sealbook.spark.progress import Bar, CellWatch, Snapshot
 
@@ -221,6 +223,18 @@ def test_a_jvm_that_is_gone_ends_the_watch_of_the_cell_and_not_the_thread(watche
     watch._before(None)
     time.sleep(1.0)
     assert FakeJobs.threads
+
+
+def test_a_cell_hears_of_its_interrupt_before_its_jobs_are_cancelled() -> None:
+    """Otherwise it sometimes gets the error of a cancelled job, which it may take for its own."""
+    done: list[str] = []
+    kernel: Any = SimpleNamespace(
+        spark=SimpleNamespace(interrupt=lambda: done.append("cancel")),
+        _signal_interrupt=lambda: done.append("signal"),
+        io_loop=SimpleNamespace(add_callback=lambda call: done.append("wake")),
+    )
+    AttestedKernel._send_interrupt_children(kernel)
+    assert done == ["signal", "cancel", "wake"]
 
 
 # -- in the real kernel ------------------------------------------------------------------------

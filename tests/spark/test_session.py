@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from notebook_of_a_test import Notebook
 
-EXAMPLES = "src/main/python"
-
 
 @pytest.fixture(scope="module")
 def notebook(kernel_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
@@ -258,42 +256,19 @@ def test_keys_that_the_jvm_asks_for_come_from_the_kernels_session(anew: Notebook
     assert "Traceback" not in error
 
 
-def examples() -> list[str]:
-    """Return Spark's bundled examples that need no network, no argument and end by themselves."""
-    return [
-        "pi.py",
-        "sort.py data/mllib/kmeans_data.txt",
-        "wordcount.py README.txt",
-        "transitive_closure.py",
-        "als.py 5 5 3 2 2",
-        "status_api_demo.py",
-        "sql/basic.py",
-        "sql/arrow.py",
-        "sql/udtf.py",
-        "ml/kmeans_example.py",
-        "ml/pipeline_example.py",
-        "ml/random_forest_classifier_example.py",
-        "mllib/correlations_example.py",
-        "mllib/naive_bayes_example.py",
-    ]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("example", examples())
-def test_sparks_own_examples_run_unmodified(example: str, anew: Notebook) -> None:
-    name, *arguments = example.split()
-    code = f"""
-import os, pyspark, runpy, sys
-home = os.path.dirname(pyspark.__file__)
-for known in ("data", "examples"):
-    if not os.path.exists(known):
-        os.symlink(os.path.join(home, known), known)
-open("README.txt", "w").write("to be or not to be\\n")
-sys.argv = [{name!r}, *{arguments!r}]
-try:
-    runpy.run_path(os.path.join("examples/{EXAMPLES}", {name!r}), run_name="__main__")
-except SystemExit as ended:
-    assert not ended.code, ended.code
-"""
-    _, error = anew.run(code, timeout=240)
+def test_what_is_written_after_another_default_key_was_chosen_is_sealed_to_that(
+    anew: Notebook, tmp_path: Path
+) -> None:
+    code = (
+        f"spark.range(2).write.parquet('sealed://{tmp_path}/a')\n"
+        "%keys --default session/chosen\n"
+        f"spark.range(2).write.parquet('sealed://{tmp_path}/b')\n"
+        "%keys --default session/default\n"
+        f"spark.range(2).write.parquet('sealed://{tmp_path}/c')"
+    )
+    _, error = anew.run(code)
     assert not error
+    chosen = {
+        name: b"session/chosen" in next((tmp_path / name).glob("part-*")).read_bytes() for name in "abc"
+    }
+    assert chosen == {"a": False, "b": True, "c": False}
