@@ -47,6 +47,10 @@ HOW_TO_ATTEST = (
 )
 
 
+#: Called with its name whenever another default key is chosen: what seals elsewhere follows it.
+on_default_key: list[Callable[[str], None]] = []
+
+
 @dataclass(frozen=True)
 class KeyEntry:
     """A key as a person sees it: its name and what guards it. Never the key.
@@ -122,6 +126,8 @@ class Session(ABC):
     def default_key(self, name: str) -> None:
         check_key_name(name)
         self._default_key = name
+        for listener in on_default_key:
+            listener(name)
 
     @property
     def sealer(self) -> dict[str, Any]:

@@ -51,6 +51,25 @@ def test_members_are_the_nodes_of_the_same_cluster(broker):
     assert other.cluster_secret != one.cluster_secret
 
 
+def test_a_member_can_show_a_person_what_the_evidence_of_the_others_proved(broker):
+    broker.service.clusters.add("second", policy="nodes")
+    one = broker.enrol(role="spark-master", hosts=["localhost", "127.0.0.1"])
+    two, other = broker.enrol(role="spark-driver"), broker.enrol(cluster="second")
+    shown = {node.session: node for node in broker.client().nodes(two)}
+    assert set(shown) == {one.session, two.session}
+    assert other.session not in shown
+    master = shown[one.session]
+    assert (master.role, master.hosts, master.label) == (
+        "spark-master",
+        ("localhost", "127.0.0.1"),
+        "simulated",
+    )
+    assert master.measurement == one.result.mrenclave
+    assert master.expires == one.expires
+    broker.service.sessions.revoke(one.session)
+    assert {node.session for node in broker.client().nodes(two)} == {two.session}
+
+
 def test_a_revoked_node_is_out_at_once(broker):
     one, two = broker.enrol(), broker.enrol()
     assert sessions(broker, one) == {one.session, two.session}

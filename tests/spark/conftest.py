@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,4 +16,13 @@ def user(tmp_path) -> Any:
     from spark_user import temporary_user
 
     with temporary_user(tmp_path / "home") as user:
+        yield user
+
+
+@pytest.fixture(scope="session")
+def here(policy_file: Path) -> Iterator[Any]:
+    """A trusted cluster of this session's own user, which notebooks choose by its name; see scaled.py."""
+    from scaled import scaled
+
+    with scaled() as user:
         yield user

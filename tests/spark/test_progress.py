@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from jupyter_client.manager import KernelManager
 
+from sealbook.jupyter.kernel import AttestedKernel
 from sealbook.spark import progress
 from sealbook.spark.progress import Bar, CellWatch, Snapshot
 
@@ -171,6 +173,31 @@ def test_an_interrupt_cancels_at_once_and_again_until_nothing_is_left(watched: A
     assert len(set(FakeJobs.cancelled)) == 1
 
 
+def test_an_interrupt_cancels_also_where_the_watch_comes_to_it_late(
+    watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine can be so busy that a look at the jobs takes seconds."""
+    watch, _, _ = watched
+    monkeypatch.setattr(progress, "_CANCEL_FOR", 0.2)
+    stock = FakeJobs.look
+    looking = threading.Event()
+
+    def slow(self: FakeJobs, tag: str) -> Snapshot:
+        looking.set()
+        time.sleep(0.8)
+        return stock(self, tag)
+
+    monkeypatch.setattr(FakeJobs, "look", slow)
+    watch._before(None)
+    assert looking.wait(5)
+    watch.interrupt()
+    end = time.monotonic() + 10
+    while not FakeJobs.cancelled and time.monotonic() < end:
+        time.sleep(0.05)
+    watch._after(None)
+    assert FakeJobs.cancelled
+
+
 def test_an_interrupt_between_cells_cancels_nothing(watched: Any) -> None:
     watch, _, _ = watched
     watch.interrupt()
@@ -196,6 +223,18 @@ def test_a_jvm_that_is_gone_ends_the_watch_of_the_cell_and_not_the_thread(watche
     watch._before(None)
     time.sleep(1.0)
     assert FakeJobs.threads
+
+
+def test_a_cell_hears_of_its_interrupt_before_its_jobs_are_cancelled() -> None:
+    """Otherwise it sometimes gets the error of a cancelled job, which it may take for its own."""
+    done: list[str] = []
+    kernel: Any = SimpleNamespace(
+        spark=SimpleNamespace(interrupt=lambda: done.append("cancel")),
+        _signal_interrupt=lambda: done.append("signal"),
+        io_loop=SimpleNamespace(add_callback=lambda call: done.append("wake")),
+    )
+    AttestedKernel._send_interrupt_children(kernel)
+    assert done == ["signal", "cancel", "wake"]
 
 
 # -- in the real kernel ------------------------------------------------------------------------

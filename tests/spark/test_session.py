@@ -4,48 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from jupyter_client.manager import KernelManager
-
-EXAMPLES = "src/main/python"
-
-
-class Notebook:
-    """A running kernel and the cells that are sent to it."""
-
-    def __init__(self, name: str, directory: Path, **kwargs: Any) -> None:
-        self.manager = KernelManager(kernel_name=name)
-        self.manager.start_kernel(cwd=str(directory), **kwargs)
-        self.client = self.manager.client()
-        self.client.start_channels()
-        self.client.wait_for_ready(timeout=60)
-
-    def run(self, code: str, *, timeout: float = 120) -> tuple[str, str]:
-        """Return what a cell printed, and the error that ended it or nothing."""
-        printed: list[str] = []
-        error: list[str] = []
-
-        def collect(message: dict[str, Any]) -> None:
-            content = message["content"]
-            if message["msg_type"] == "stream":
-                printed.append(content["text"])
-            elif message["msg_type"] == "error":
-                error.append(f"{content['ename']}: {content['evalue']}")
-
-        self.client.execute_interactive(code, timeout=timeout, output_hook=collect)
-        return "".join(printed), "".join(error)
-
-    def value(self, expression: str, before: str = "") -> str:
-        """Return how an expression prints; the cell must not fail."""
-        printed, error = self.run(f"{before}\nprint({expression})")
-        assert not error
-        return printed.strip().rpartition("\n")[2]
-
-    def close(self) -> None:
-        self.client.stop_channels()
-        self.manager.shutdown_kernel(now=True)
+from notebook_of_a_test import Notebook
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +108,20 @@ def test_a_cell_that_makes_its_own_session_chooses_its_settings(anew: Notebook) 
         "spark = SparkSession.builder.appName('chosen').config('spark.default.parallelism', 7).getOrCreate()"
     )
     assert anew.value("spark.sparkContext.appName, sc.defaultParallelism", code) == "chosen 7"
+
+
+def test_a_jvm_that_was_killed_is_said_and_the_next_cell_has_another(anew: Notebook) -> None:
+    anew.value(
+        "spark.range(2).count()", "import os, signal\nfrom pyspark.sql import SparkSession\nold = spark"
+    )
+    code = "os.kill(get_ipython().kernel.spark.process, signal.SIGKILL)\nold.range(3).count()"
+    _, error = anew.run(code)
+    assert error.startswith("RefusedError: Spark's Java process has ended")
+    assert "\n" not in error
+    assert anew.value("spark.range(4).count(), sc.parallelize(range(3)).sum()") == "4 3"
+    assert anew.value("SparkSession.builder.getOrCreate() is not old") == "True"
+    _, error = anew.run("old.range(3).count()")
+    assert error.startswith("RefusedError: ")
 
 
 def test_the_stand_in_works_where_code_gets_hold_of_it(anew: Notebook) -> None:
@@ -281,42 +256,19 @@ def test_keys_that_the_jvm_asks_for_come_from_the_kernels_session(anew: Notebook
     assert "Traceback" not in error
 
 
-def examples() -> list[str]:
-    """Return Spark's bundled examples that need no network, no argument and end by themselves."""
-    return [
-        "pi.py",
-        "sort.py data/mllib/kmeans_data.txt",
-        "wordcount.py README.txt",
-        "transitive_closure.py",
-        "als.py 5 5 3 2 2",
-        "status_api_demo.py",
-        "sql/basic.py",
-        "sql/arrow.py",
-        "sql/udtf.py",
-        "ml/kmeans_example.py",
-        "ml/pipeline_example.py",
-        "ml/random_forest_classifier_example.py",
-        "mllib/correlations_example.py",
-        "mllib/naive_bayes_example.py",
-    ]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("example", examples())
-def test_sparks_own_examples_run_unmodified(example: str, anew: Notebook) -> None:
-    name, *arguments = example.split()
-    code = f"""
-import os, pyspark, runpy, sys
-home = os.path.dirname(pyspark.__file__)
-for known in ("data", "examples"):
-    if not os.path.exists(known):
-        os.symlink(os.path.join(home, known), known)
-open("README.txt", "w").write("to be or not to be\\n")
-sys.argv = [{name!r}, *{arguments!r}]
-try:
-    runpy.run_path(os.path.join("examples/{EXAMPLES}", {name!r}), run_name="__main__")
-except SystemExit as ended:
-    assert not ended.code, ended.code
-"""
-    _, error = anew.run(code, timeout=240)
+def test_what_is_written_after_another_default_key_was_chosen_is_sealed_to_that(
+    anew: Notebook, tmp_path: Path
+) -> None:
+    code = (
+        f"spark.range(2).write.parquet('sealed://{tmp_path}/a')\n"
+        "%keys --default session/chosen\n"
+        f"spark.range(2).write.parquet('sealed://{tmp_path}/b')\n"
+        "%keys --default session/default\n"
+        f"spark.range(2).write.parquet('sealed://{tmp_path}/c')"
+    )
+    _, error = anew.run(code)
     assert not error
+    chosen = {
+        name: b"session/chosen" in next((tmp_path / name).glob("part-*")).read_bytes() for name in "abc"
+    }
+    assert chosen == {"a": False, "b": True, "c": False}

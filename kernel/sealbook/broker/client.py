@@ -107,6 +107,30 @@ class Member:
     expires: datetime
 
 
+@dataclass(frozen=True)
+class MemberNode:
+    """A node of the same cluster, and what its broker found about it.
+
+    Attributes
+    ----------
+    hosts
+        Names and addresses that its certificate is for.
+    label
+        ``attested``, ``simulated`` or ``not attested``.
+    measurement
+        Of what runs there, hex; empty where nothing was measured.
+    expires
+        End of its certificate.
+    """
+
+    session: str
+    role: str
+    hosts: tuple[str, ...]
+    label: str
+    measurement: str
+    expires: datetime
+
+
 class BrokerClient:
     """Talks to one broker service. Safe to share between threads.
 
@@ -222,6 +246,23 @@ class BrokerClient:
             lambda: tuple(
                 Member(str(each["session"]), str(each["role"]), _time(each["expires"]))
                 for each in answer["members"]
+            )
+        )
+
+    def nodes(self, enrolment: Enrolment) -> tuple[MemberNode, ...]:
+        """Return the same nodes with what their evidence proved to the broker, for a person."""
+        answer = self._ask("GET", "/v1/nodes", None, enrolment)
+        return _understood(
+            lambda: tuple(
+                MemberNode(
+                    session=str(each["session"]),
+                    role=str(each["role"]),
+                    hosts=tuple(map(str, each["hosts"])),
+                    label=str(each["label"]),
+                    measurement=str(each["measurement"] or ""),
+                    expires=_time(each["expires"]),
+                )
+                for each in answer["nodes"]
             )
         )
 

@@ -78,9 +78,10 @@ class AttestedKernel(IPythonKernel):
         which waits for what the cell waits for. Spark jobs of the cell are cancelled where they run, also if
         the cell takes no notice.
         """
+        # First the signal: the cell shall see its interrupt and not a job of its own that was cancelled.
+        self._signal_interrupt()
         if self.spark is not None:
             self.spark.interrupt()
-        self._signal_interrupt()
         self.io_loop.add_callback(lambda: None)
 
     def _signal_interrupt(self) -> None:

@@ -27,12 +27,13 @@ from sealbook.errors import RefusedError
 from sealbook.spark import credentials, jdk, jvm, settings
 from sealbook.spark.gateway import DriverJvm
 from sealbook.spark.keysource import KeyCallback
-from sealbook.spark.scale import FindCluster, NodeEntry, Scale, cluster_named
+from sealbook.spark.scale import FindCluster, Scale, cluster_named
 
 if TYPE_CHECKING:
     from py4j.clientserver import ClientServer
 
     from sealbook.attestation import AttestationResult, Attester
+    from sealbook.broker.client import MemberNode
     from sealbook.spark.credentials import Credentials, Gateway
     from sealbook.spark.profiles import Profile
 
@@ -94,27 +95,32 @@ class Driver:
 
         Raises
         ------
-        InputError
-            The user has no such cluster. Then nothing changes.
+        SealbookError
+            The user has no such cluster, its broker does not admit this kernel, or a part of it does not
+            answer. Then nothing changes.
         """
         target = Scale(None if cluster is None else cluster_named(self._find_cluster, cluster))
         if target == self._scale:
             return target
+        target.require_master()
+        admitted = None if target.profile is None else self._admitted(target)
+        before = self._scale
+        where = "" if before is None else f" on {before.name}"
+        reason = (
+            f"This belongs to the Spark session{where} that ended with `%scale`: run the cells that made it "
+            f"again, they will run on {target.name}."
+        )
         # Before this lock is taken: PySpark has one of its own, and takes ours within it.
-        forget_context()
+        forget_context(reason)
         with self._lock:
             if target != self._scale:
-                before = self._scale
                 self._scale = target
-                self._credentials = self._standing = None
-                where = "" if before is None else f" {before.name}"
-                self._stop(
-                    f"This belongs to the Spark session on{where} that ended with `%scale`: run the cells "
-                    f"that made it again, they will run on {target.name}."
-                )
+                self._credentials, self._standing = admitted, None
+                self._enrolled = datetime.now(UTC)
+                self._stop(reason)
             return target
 
-    def nodes(self) -> tuple[NodeEntry, ...]:
+    def nodes(self) -> tuple[MemberNode, ...]:
         """Return the nodes of the present cluster, as its broker lists them to this driver.
 
         Raises
@@ -128,8 +134,7 @@ class Driver:
         client = BrokerClient(profile.broker, profile.ca, timeout=credentials.BROKER_SECONDS)
         with self._lock:
             enrolment = self._enrolment(client, profile)
-        listed = getattr(client, "nodes", client.members)(enrolment)
-        return tuple(sorted(map(NodeEntry.of, listed), key=lambda node: (node.role, node.hosts)))
+        return tuple(sorted(client.nodes(enrolment), key=lambda node: (node.role, node.hosts)))
 
     def _enrolment(self, client: BrokerClient, profile: Profile) -> Enrolment:
         """Return this driver's standing with the cluster's broker, kept up while it is looked at."""
@@ -137,17 +142,21 @@ class Driver:
         if self._standing is None or now >= self._standing.expires:
             # The JVM renews its certificate for itself, so that this one may have ended.
             if self._credentials is None or now >= self._credentials.expires:
-                self._credentials = self._enrol(profile)
+                self._credentials = self._enrol()
             self._standing = _enrolment_of(profile, self._credentials)
         elif now > self._standing.expires - timedelta(minutes=20):
             self._standing = client.renew(self._standing)
         return self._standing
 
-    def _enrol(self, profile: Profile) -> Credentials:
-        enrolled = credentials.enrol(profile, credentials.DRIVER, self._attester, [self.scale.driver_host()])
+    def _enrol(self) -> Credentials:
+        enrolled = self._admitted(self.scale)
         self._enrolled = datetime.now(UTC)
         self._standing = None
         return enrolled
+
+    def _admitted(self, scale: Scale) -> Credentials:
+        assert scale.profile is not None  # noqa: S101 - for the type checker
+        return credentials.enrol(scale.profile, credentials.DRIVER, self._attester, [scale.driver_host()])
 
     # -- the JVM ----------------------------------------------------------------------------
 
@@ -167,9 +176,16 @@ class Driver:
             assert self._jvm is not None  # noqa: S101 - for the type checker
             return self._jvm.gateway
 
+    def notice_end(self) -> None:
+        """Let PySpark forget what belongs to a JVM that has ended by itself."""
+        with self._lock:
+            ended = self._jvm is not None and not self._jvm.alive
+        if ended:
+            self.stop(self._jvm.how_it_ended() if self._jvm is not None else "")
+
     def stop(self, reason: str = "") -> None:
         """End the JVM; the next use starts another."""
-        forget_context()
+        forget_context(reason)
         with self._lock:
             self._stop(reason)
 
@@ -209,13 +225,13 @@ class Driver:
             return credentials.local_frame
         fresh = self._credentials is not None and datetime.now(UTC) - self._enrolled < _FRESH
         if self._credentials is None or not fresh:
-            self._credentials = self._enrol(scale.profile)
+            self._credentials = self._enrol()
         # The JVM renews it from here on, and whoever starts the next JVM needs another.
         self._enrolled = _LONG_AGO
         return self._credentials.frame
 
     def _stop(self, reason: str) -> None:
-        forget_context()
+        forget_context(reason)
         if self._jvm is not None:
             self._jvm.stop(reason)
             self._jvm = None
@@ -291,8 +307,34 @@ def _enrolment_of(profile: Profile, own: Credentials) -> Enrolment:
     )
 
 
-def forget_context() -> None:
-    """End PySpark's context, and let it forget that, the session and the gateway."""
+class Ended:
+    """In place of what a context had in the JVM: whatever is used of it says why it is gone.
+
+    PySpark puts None there, of which a user would read that it has no attribute ``sc``.
+    """
+
+    __slots__ = ("_reason",)
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise RefusedError(self._reason)
+
+
+def forget_context(reason: str = "") -> None:
+    """End PySpark's context, and let it forget that, the session and the gateway.
+
+    Parameters
+    ----------
+    reason
+        Said by whatever still refers to it.
+    """
     context = sys.modules.get("pyspark.core.context")
     if context is None:
         return
@@ -302,6 +344,8 @@ def forget_context() -> None:
         with contextlib.suppress(Exception), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             active.stop()
+        if reason:
+            active._jsc = Ended(reason)
     context.SparkContext._active_spark_context = None
     context.SparkContext._gateway = None
     context.SparkContext._jvm = None

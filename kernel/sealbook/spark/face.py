@@ -32,7 +32,6 @@ class SparkFace:
     def __init__(self, shell: Any, attester: Attester) -> None:
         self._shell = shell
         self._attester = attester
-        self._key = ""
         self.names = SparkNames(shell)
         self._watch = CellWatch(shell.display_pub.publish, lambda: present.current().scale.name)
 
@@ -45,7 +44,7 @@ class SparkFace:
         interception.install()
         self.names.install()
         self._watch.install(self._shell)
-        self._shell.events.register("pre_run_cell", self._follow_default_key)
+        session.on_default_key.append(self._seal_to)
 
     def interrupt(self) -> None:
         """Cancel the jobs of the cell that runs; from any thread."""
@@ -69,14 +68,13 @@ class SparkFace:
 
         return Driver(self._attester, _find_cluster)
 
-    def _follow_default_key(self, info: Any) -> None:
-        """Let Spark seal to what `%keys --default` chose since."""
+    def _seal_to(self, key: str) -> None:
+        """Let Spark seal to the default key that was chosen just now, also in the rest of the same cell."""
+        present.notice_end()
         module = sys.modules.get("pyspark.core.context")
         context = None if module is None else module.SparkContext._active_spark_context
-        key = session.current().default_key
-        if context is not None and context._jsc is not None and key != self._key:
+        if context is not None and context._jsc:
             context._jsc.hadoopConfiguration().set("sealbook.key", key)
-            self._key = key
 
 
 def _forget_host_settings() -> None:

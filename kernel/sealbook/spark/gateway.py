@@ -234,8 +234,14 @@ class DriverJvm:
         """What both ends of the gateway prove."""
         return self._identity
 
-    def require(self) -> None:
+    def require(self, patience: float = 0) -> None:
         """Raise unless the JVM runs.
+
+        Parameters
+        ----------
+        patience
+            Seconds to wait for its end, where its connections ended already: the kernel closes a killed
+            process's connections before it reports its end.
 
         Raises
         ------
@@ -244,11 +250,18 @@ class DriverJvm:
         """
         if self._ended is not None:
             raise RefusedError(self._ended)
+        if patience:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(patience)
         if self._process.poll() is not None:
-            raise RefusedError(
-                "Spark's Java process has ended: run the cells that made this again, a new one starts."
-                + self._output.last_error()
-            )
+            raise RefusedError(self.how_it_ended())
+
+    def how_it_ended(self) -> str:
+        """Return the sentence of a JVM that has ended by itself."""
+        return (
+            "Spark's Java process has ended: run the cells that made this again, a new one starts."
+            + self._output.last_error()
+        )
 
     def stop(self, reason: str = "", *, timeout: float = STOP_TIMEOUT) -> None:
         """End the JVM and wait until it has; whatever is used of it later raises `reason`."""

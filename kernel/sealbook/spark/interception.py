@@ -68,10 +68,11 @@ def _redirect_contexts(module: ModuleType) -> None:
     stock_init, stock_do_init = context.__init__, context._do_init
 
     def is_alive(found: Any) -> bool:
-        return found is not None and getattr(found, "_jsc", None) is not None
+        return found is not None and bool(getattr(found, "_jsc", None))
 
     def new(cls: type, *args: Any, **kwargs: Any) -> Any:
         # Code that says SparkContext("local[1]") means "the Spark of this notebook".
+        present.notice_end()
         active = context._active_spark_context
         return active if type(active) is cls and is_alive(active) else object.__new__(cls)
 
@@ -80,6 +81,7 @@ def _redirect_contexts(module: ModuleType) -> None:
         with context._lock:
             if self is context._active_spark_context and is_alive(self):
                 return
+            present.current().scale.require_master()
             # Starts the JVM, or another one if it has ended since.
             _use(module, present.current().gateway(kwargs.get("conf")))
             stock_init(self, *args, **kwargs)
@@ -158,10 +160,11 @@ def _redirect_sessions(module: ModuleType) -> None:
         @functools.wraps(stock)
         def get(self: Any) -> Any:
             _refuse_connect(self._options)
+            present.notice_end()
             options = {name: str(value) for name, value in self._options.items()}
             present.current().configuration(options)  # raises
             context = sys.modules["pyspark.core.context"].SparkContext._active_spark_context
-            if context is not None and getattr(context, "_jsc", None) is not None:
+            if getattr(context, "_jsc", None):
                 # The context is there. A session would remember another master and show it.
                 self._options.pop("spark.master", None)
             return stock(self)

@@ -89,6 +89,7 @@ class SparkNames:
 
     def refresh(self) -> None:
         """Put placeholders where there is nothing, or what belongs to a session that has ended."""
+        present.notice_end()
         names = self._shell.user_ns
         for name, placeholder in self._placeholders.items():
             if name not in names or _ended(names[name]):
@@ -128,20 +129,17 @@ class SparkNames:
 def used_names(code: str) -> list[str]:
     """Return which of the names a cell reads at its top level without assigning to them.
 
-    A cell that assigns may mean to make its own session, with its own settings, first.
+    A cell that assigns to one of them may mean to make its own session, with its own settings, first.
     """
     try:
         table = symtable.symtable(code, "<cell>", "exec")
     except (SyntaxError, ValueError):
         return []
     known = set(table.get_identifiers())
-    found: list[str] = []
-    for name in ("spark", "sc"):
-        if name in known:
-            symbol = table.lookup(name)
-            if symbol.is_referenced() and not symbol.is_assigned() and not symbol.is_imported():
-                found.append(name)
-    return found
+    symbols = [table.lookup(name) for name in ("spark", "sc") if name in known]
+    if any(symbol.is_assigned() or symbol.is_imported() for symbol in symbols):
+        return []
+    return [symbol.get_name() for symbol in symbols if symbol.is_referenced()]
 
 
 def _ended(value: Any) -> bool:
@@ -153,7 +151,7 @@ def _ended(value: Any) -> bool:
     return (
         kind.__module__ == "pyspark.core.context"
         and kind.__name__ == "SparkContext"
-        and getattr(value, "_jsc", None) is None
+        and not getattr(value, "_jsc", None)
     )
 
 

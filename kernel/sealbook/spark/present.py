@@ -56,6 +56,12 @@ def current() -> Driver:
         return _driver
 
 
+def notice_end() -> None:
+    """Let PySpark forget a JVM that has ended by itself, so that its next use starts another."""
+    if _driver is not None:
+        _driver.notice_end()
+
+
 def existing() -> Driver | None:
     """Return this kernel's driver if it was needed before."""
     return _driver

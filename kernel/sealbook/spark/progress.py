@@ -194,7 +194,7 @@ class CellWatch:
         """Cancel the jobs of the cell that runs; from any thread, returns at once."""
         with self._wake:
             if self._cell is not None:
-                self._cell.cancelled = time.monotonic()
+                self._cell.cancelled, self._cell.delivered = time.monotonic(), None
                 self._wake.notify_all()
 
     def _before(self, info: Any) -> None:
@@ -215,7 +215,7 @@ class CellWatch:
 
     def _live(self) -> Any:
         context = self._context
-        return context if context is not None and getattr(context, "_jsc", None) is not None else None
+        return context if getattr(context, "_jsc", None) else None
 
     def _tag(self, cell: _Cell) -> None:
         """Give the jobs that this thread starts the cell's tag, and no earlier cell's."""
@@ -271,6 +271,7 @@ class CellWatch:
                 jobs = ContextJobs(context)
             if cell.due_to_cancel:
                 jobs.cancel(cell.tag)
+                cell.delivered = cell.delivered or time.monotonic()
             snapshot = jobs.look(cell.tag)
             if snapshot.active:
                 quiet = 0
@@ -309,7 +310,9 @@ class _Cell:
         self.tag = tag
         self.bar: Bar | None = None
         self.watched = False
+        #: When it was interrupted last, and when its jobs were first cancelled after that.
         self.cancelled: float | None = None
+        self.delivered: float | None = None
         self._seen: float | None = None
         self.closed = threading.Event()
         self._context = context
@@ -319,7 +322,10 @@ class _Cell:
     @property
     def due_to_cancel(self) -> bool:
         """Whether its jobs are still to be cancelled, wherever they come from."""
-        return self.cancelled is not None and time.monotonic() - self.cancelled < _CANCEL_FOR
+        if self.cancelled is None:
+            return False
+        # Counted from the first time it was done: a busy machine may come to it only after seconds.
+        return self.delivered is None or time.monotonic() - self.delivered < _CANCEL_FOR
 
     def fresh_interrupt(self) -> bool:
         """Return whether it was interrupted since this was last asked."""

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import logging
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from py4j.clientserver import ClientServer, ClientServerConnection, JavaClient
 from py4j.protocol import Py4JNetworkError
 
 if TYPE_CHECKING:
     from sealbook.spark.gateway import DriverJvm
+
+
+#: Seconds that a JVM gets to have ended, once a connection to it has.
+_PATIENCE: Final = 2.0
 
 
 def _not_py4js(record: logging.LogRecord) -> bool:
@@ -44,7 +48,7 @@ class Client(JavaClient):
         try:
             return super().send_command(command, retry, binary)
         except Py4JNetworkError:
-            self.jvm_process.require()
+            self.jvm_process.require(_PATIENCE)
             raise
 
     def garbage_collect_object(self, target_id: str, enqueue: bool = True) -> None:

@@ -6,8 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from typing import Final
 
 from sealbook.errors import InputError, RefusedError
 from sealbook.spark.profiles import Profile, check_url
@@ -15,6 +14,10 @@ from sealbook.spark.profiles import Profile, check_url
 #: Asks the user's side for a cluster by its name; for the empty name, for the one that notebooks start with.
 #: None: they start locally.
 FindCluster = Callable[[str], Profile | None]
+
+
+#: Seconds in which a master must take a connection.
+_MASTER_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,25 @@ class Scale:
                 "from here: is its name right, and is there a route to it?"
             ) from None
 
+    def require_master(self) -> None:
+        """Return when the master takes connections: Spark itself would look for it for minutes.
+
+        Raises
+        ------
+        RefusedError
+            It does not; what it is, its own and the driver's certificate decide later.
+        """
+        if self.profile is None:
+            return
+        host, port = check_url(self.profile.master, "spark")
+        try:
+            socket.create_connection((host, port), _MASTER_SECONDS).close()
+        except OSError as error:
+            raise RefusedError(
+                f"The master {self.profile.master} of the cluster '{self.profile.name}' does not answer "
+                f"({error.strerror or error}): `sealbook cluster status {self.profile.name}` shows what runs."
+            ) from None
+
 
 def local_cores() -> int:
     """Return how many cores local Spark uses."""
@@ -81,39 +103,3 @@ def cluster_named(find: FindCluster, name: str) -> Profile:
     if profile is None:
         raise InputError(f"There is no cluster '{name}': `sealbook cluster up {name}` starts one.")
     return profile
-
-
-@dataclass(frozen=True)
-class NodeEntry:
-    """A node of a cluster, as its broker knows it.
-
-    Attributes
-    ----------
-    role, hosts, session
-        What it is and where, and the broker's name for it.
-    label
-        ``attested``, ``simulated`` or ``not attested``; empty where the broker does not say.
-    measurement
-        Of what runs there, hex; empty where nothing was measured.
-    expires
-        End of its certificate.
-    """
-
-    role: str
-    hosts: tuple[str, ...]
-    session: str
-    label: str
-    measurement: str
-    expires: datetime
-
-    @classmethod
-    def of(cls, found: Any) -> NodeEntry:
-        """Take it from what :mod:`sealbook.broker.client` returns."""
-        return cls(
-            role=found.role,
-            hosts=tuple(getattr(found, "hosts", ())),
-            session=found.session,
-            label=getattr(found, "label", ""),
-            measurement=getattr(found, "measurement", ""),
-            expires=found.expires,
-        )

@@ -2,12 +2,14 @@
 
 XGBoost's workers find one another through a tracker and then exchange gradients, from which rows can be
 guessed, over TCP connections of their own: in clear, open to anybody, and without a setting for TLS. Spark's
-protections do not cover them, and in an enclave not even a loopback address is private. One worker exchanges
-nothing: there is a tracker, which knows only addresses, and it runs in the worker's own process.
+protections do not cover them, and in an enclave not even a loopback address is private. One worker has nobody
+to exchange anything with. Stock xgboost gives it a tracker all the same, which listens on every address of
+the machine; here it trains without, and without a socket.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from types import ModuleType
 from typing import Any
@@ -32,9 +34,11 @@ def guard(module: ModuleType) -> None:
         return stock(self, dataset)
 
     @functools.wraps(estimator._get_tracker_args)
-    def tracker_arguments(self: Any) -> Any:
-        # Beside the one worker, instead of on the driver's address.
-        return False, {}
+    def tracker_arguments(self: Any) -> tuple[bool, dict[str, Any]]:
+        # As if the driver had started one, of which the worker need not know.
+        return True, {}
 
     estimator._fit = fit
     estimator._get_tracker_args = tracker_arguments
+    # What would connect the worker with the tracker. The worker gets it by its name, so it is a stock class.
+    module.CommunicatorContext = contextlib.nullcontext  # type: ignore[attr-defined]

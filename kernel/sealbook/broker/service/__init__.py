@@ -15,6 +15,8 @@
     POST /v1/release   key version purpose             {"key", "version", "sealed"}
     GET  /v1/keys                                      {"keys": [{"name", "guard", "version", "description"}]}
     GET  /v1/members                                   {"members": [{"session", "role", "expires"}]}
+    GET  /v1/nodes                                     {"nodes": [{"session", "role", "expires", "hosts",
+                                                       "label", "measurement"}]}: the same, for a person
     POST /v1/event     action facts                    {}
 
 JSON both ways, bytes as base64, times as ISO 8601. A refusal is ``{"code", "error"}`` with one sentence; the

@@ -86,6 +86,7 @@ class BrokerApp:
                 post("/v1/release", self._release),
                 get("/v1/keys", self._keys),
                 get("/v1/members", self._members),
+                get("/v1/nodes", self._found_nodes),
                 post("/v1/event", self._event),
             ],
             exception_handlers={HTTPException: _http_refusal},
@@ -154,6 +155,9 @@ class BrokerApp:
 
     async def _members(self, request: Request) -> Mapping[str, Any]:
         return await run_in_threadpool(self._service.members, await self._caller(request))
+
+    async def _found_nodes(self, request: Request) -> Mapping[str, Any]:
+        return await run_in_threadpool(self._service.nodes, await self._caller(request))
 
     async def _event(self, request: Request) -> Mapping[str, Any]:
         caller = await self._caller(request)

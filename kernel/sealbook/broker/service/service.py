@@ -52,6 +52,9 @@ CERTIFICATE_SECONDS: Final = 3600
 _SERVER_LIFETIME: Final = timedelta(days=7)
 _MAX_REASON: Final = 500
 _FINGERPRINT_LENGTH: Final = 64
+#: Nodes, and addresses of each, that a person is shown: the answer has an end.
+_MOST_SHOWN: Final = 200
+_MOST_HOSTS: Final = 3
 
 
 _log = logging.getLogger(__name__)
@@ -279,17 +282,40 @@ class BrokerService:
 
     def members(self, caller: Caller) -> dict[str, Any]:
         """Return the nodes of the caller's cluster that count now."""
-        cluster = caller.node.cluster
-        if not cluster:
-            return {"members": []}
-        now = self._clock.now()
-        version = self.clusters.find(cluster).record.current
         members = [
             {"session": node.session, "role": node.role, "expires": node.certificate_expires.isoformat()}
-            for node in self.sessions.alive(now, cluster)
-            if node.cluster_version == version and self._still_accepted(node)
+            for node in self._members(caller)
         ]
         return {"members": members}
+
+    def nodes(self, caller: Caller) -> dict[str, Any]:
+        """Return the same nodes with what their evidence proved, for a person."""
+        found = []
+        for node in self._members(caller)[:_MOST_SHOWN]:
+            session = self.sessions.load(node.session, caller.session.policy)
+            if session is not None:
+                found.append(
+                    {
+                        "session": node.session,
+                        "role": node.role,
+                        "expires": node.certificate_expires.isoformat(),
+                        "hosts": check_hosts(_listed(session.claims["hosts"]))[:_MOST_HOSTS],
+                        "label": session.result.label,
+                        "measurement": session.result.mrenclave,
+                    }
+                )
+        return {"nodes": found}
+
+    def _members(self, caller: Caller) -> list[Node]:
+        cluster = caller.node.cluster
+        if not cluster:
+            return []
+        version = self.clusters.find(cluster).record.current
+        return [
+            node
+            for node in self.sessions.alive(self._clock.now(), cluster)
+            if node.cluster_version == version and self._still_accepted(node)
+        ]
 
     def event(self, caller: Caller, action: object, facts: object) -> dict[str, Any]:
         """Record what a node says it did or refused; its word, marked as such."""

@@ -15,7 +15,8 @@ from sealbook.jupyter.magics.arguments import MagicParser, one_line_errors, prin
 from sealbook.spark import present
 
 if TYPE_CHECKING:
-    from sealbook.spark.scale import NodeEntry, Scale
+    from sealbook.broker.client import MemberNode
+    from sealbook.spark.scale import Scale
 
 SCALE = MagicParser(
     "%scale",
@@ -38,6 +39,7 @@ class ScaleMagics(Magics):
         if arguments is None:
             return
         driver = present.current()
+        running = driver.pid
         if arguments.where == "local":
             if arguments.name is not None:
                 raise InputError(
@@ -48,7 +50,7 @@ class ScaleMagics(Magics):
             driver.switch(arguments.name or "")
         if arguments.where is not None:
             present.refresh_names()
-        display(ScaleView.of(driver))
+        display(ScaleView.of(driver, ended=running is not None and driver.pid != running))
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,12 @@ class ScaleView:
 
     scale: Scale
     cores: int
-    nodes: tuple[NodeEntry, ...]
+    nodes: tuple[MemberNode, ...]
     note: str
 
     @classmethod
-    def of(cls, driver: Any) -> ScaleView:
-        """Ask the driver, and the cluster's broker for its nodes."""
+    def of(cls, driver: Any, *, ended: bool = False) -> ScaleView:
+        """Ask the driver, and the cluster's broker for its nodes; `ended`: a session ended just now."""
         from sealbook.spark.scale import local_cores
 
         note, nodes = "", ()
@@ -72,7 +74,7 @@ class ScaleView:
                 note = "" if nodes else "The cluster has no nodes."
             except SealbookError as error:
                 note = str(error)
-        return cls(driver.scale, local_cores(), tuple(nodes), note)
+        return cls(driver.scale, local_cores(), tuple(nodes), note or (_ENDED if ended else ""))
 
     def head(self) -> str:
         """Return one sentence."""
@@ -112,6 +114,12 @@ class ScaleView:
             page += f"<table><tr>{head}</tr>{body}</table>"
         return page
 
+
+#: What a person must know who changed the place in the middle of a notebook.
+_ENDED = (
+    "The Spark session before has ended, and with it its DataFrames, temporary views and cached tables: run "
+    "the cells that make them again."
+)
 
 _HEADER = ("Node", "Address", "Evidence", "Measurement", "Certificate until")
 
