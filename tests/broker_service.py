@@ -147,6 +147,7 @@ class Served:
             "tls_key": tls_key,
             "hpke_key": X25519PrivateKey.generate().public_key().public_bytes_raw(),
             "hosts": ["localhost"],
+            "home": b"",
         }
         bound = honest | {"audience": self.service.name, "broker_key": self.broker_key()} | (quoted or {})
         claims = {
@@ -155,6 +156,7 @@ class Served:
             "cluster": bound["cluster"].encode(),
             "hosts": canonical_json(bound["hosts"]),
             "broker_key": bound["broker_key"],
+            "home": bound["home"],
         }
         for name in bound.get("without", ()):
             del claims[name]

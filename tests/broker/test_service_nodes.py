@@ -21,7 +21,7 @@ from broker_service import CLUSTER, OTHER, served
 from sealbook.attestation import UnattestedAttester, policy_text, report_data
 from sealbook.attestation.policy import Policy
 from sealbook.broker import tls
-from sealbook.broker.certificates import NodeFacts, public_der
+from sealbook.broker.certificates import NodeFacts, authority_id, public_der
 from sealbook.broker.client import RemoteKeys
 from sealbook.broker.session import SessionEndedError
 from sealbook.encoding import canonical_json
@@ -202,7 +202,7 @@ def test_a_rotated_key_seals_anew_and_opens_what_it_sealed(broker, monkeypatch):
     assert keys.get("data", 1).secret == old.secret
 
 
-@pytest.mark.parametrize("name", ["node-ca", "broker-ca", "image-owner", "cluster.trial"])
+@pytest.mark.parametrize("name", ["node-ca", "broker-ca", "challenges", "image-owner", "cluster.trial"])
 def test_what_is_sealbooks_own_is_released_to_nobody_whatever_guards_it(broker, name):
     from sealbook.broker.owner import OwnerKeys
     from sealbook.broker.ownership import make_owner
@@ -236,13 +236,18 @@ def test_two_owners_each_release_only_their_own_keys_to_the_same_node(tmp_path):
         for owner, broker in (("left", left), ("right", right)):
             broker.keyring.create(f"{owner}/data", guard="nodes")
             secrets[owner] = broker.keyring.key(f"{owner}/data").secret
-        at_left, at_right = left.enrol(), right.enrol(cluster="")
+        right.service.partners.set_home(CLUSTER, authority_id(left.ca))
+        at_left = left.enrol()
+        at_right = right.client().enrol_as_guest(right.attester(), at_left)
+        assert at_right.cluster_secret is None
         assert left.client().release(at_left, "left/data", None, "seal").secret == secrets["left"]
         assert right.client().release(at_right, "right/data", None, "seal").secret == secrets["right"]
         with pytest.raises(KeyUnavailableError, match="no key 'right/data'"):
             left.client().release(at_left, "right/data", None, "seal")
         with pytest.raises(KeyUnavailableError, match="no key 'left/data'"):
             right.client().release(at_right, "left/data", None, "seal")
+        assert right.client().members(at_right) == ()
+        assert right.client().renew(at_right).certificate != at_right.certificate
         # Neither takes the other's certificate.
         with pytest.raises(RefusedError):
             right.client().release(dataclasses.replace(at_left, url=right.url), "right/data", None, "seal")

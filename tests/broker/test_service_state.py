@@ -18,12 +18,13 @@ from broker_service import CLUSTER, Served, served
 from sealbook.attestation import SimulatedPlatform, StaleNonceError
 from sealbook.broker.client import BrokerUnreachableError
 from sealbook.broker.service.database import Database, StateError
-from sealbook.broker.service.nonces import StoredNonces
+from sealbook.broker.service.nonces import LONGEST, StoredNonces
 from sealbook.broker.session import SessionEndedError
 from sealbook.errors import InputError, RefusedError
 from sealbook.sealing import KeyUnavailableError
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+KEY = b"\x01" * 32
 
 
 @pytest.fixture
@@ -31,11 +32,15 @@ def database(tmp_path) -> Database:
     return Database(tmp_path / "state" / "service.sqlite")
 
 
+def nonces_in(path: Path, ttl: float = 60, key: bytes = KEY) -> StoredNonces:
+    return StoredNonces(Database(path), key, ttl)
+
+
 def test_a_nonce_counts_once_and_a_restart_does_not_change_that(tmp_path):
     path = tmp_path / "service.sqlite"
-    used, unused = (StoredNonces(Database(path), 60).issue(NOW) for _ in range(2))
-    StoredNonces(Database(path), 60).redeem(used, NOW)
-    again = StoredNonces(Database(path), 60)
+    used, unused = (nonces_in(path).issue(NOW) for _ in range(2))
+    nonces_in(path).redeem(used, NOW)
+    again = nonces_in(path)
     with pytest.raises(StaleNonceError, match="was used before"):
         again.redeem(used, NOW)
     again.redeem(unused, NOW)
@@ -43,8 +48,8 @@ def test_a_nonce_counts_once_and_a_restart_does_not_change_that(tmp_path):
         again.redeem(unused, NOW)
 
 
-def test_a_nonce_that_is_too_old_is_used_up_by_the_attempt(database):
-    nonces = StoredNonces(database, 60)
+def test_a_nonce_that_is_too_old_is_used_up_by_the_attempt(tmp_path):
+    nonces = nonces_in(tmp_path / "service.sqlite")
     nonce = nonces.issue(NOW)
     with pytest.raises(StaleNonceError, match="older than 60 seconds"):
         nonces.redeem(nonce, NOW + timedelta(seconds=61))
@@ -54,19 +59,58 @@ def test_a_nonce_that_is_too_old_is_used_up_by_the_attempt(database):
         nonces.redeem(nonces.issue(NOW), NOW - timedelta(seconds=1))
 
 
-def test_outstanding_nonces_are_bounded_and_the_newest_stay(database):
-    nonces = StoredNonces(database, 60, capacity=10)
-    issued = [nonces.issue(NOW + timedelta(milliseconds=n)) for n in range(50)]
+@pytest.mark.parametrize("at", range(32))
+def test_a_nonce_with_any_byte_changed_was_not_issued_here(tmp_path, at):
+    nonces = nonces_in(tmp_path / "service.sqlite")
+    nonce = nonces.issue(NOW)
+    changed = nonce[:at] + bytes([nonce[at] ^ 1]) + nonce[at + 1 :]
+    with pytest.raises(StaleNonceError, match="not issued here"):
+        nonces.redeem(changed, NOW)
+    nonces.redeem(nonce, NOW)
+
+
+@pytest.mark.parametrize("nonce", [b"", b"\0" * 32, b"\0" * 16, b"\0" * 33])
+def test_what_is_no_nonce_was_not_issued_here(tmp_path, nonce):
+    with pytest.raises(StaleNonceError, match="not issued here"):
+        nonces_in(tmp_path / "service.sqlite").redeem(nonce, NOW)
+
+
+def test_a_nonce_of_another_broker_was_not_issued_here(tmp_path):
+    nonce = nonces_in(tmp_path / "one.sqlite", key=b"\x02" * 32).issue(NOW)
+    with pytest.raises(StaleNonceError, match="not issued here"):
+        nonces_in(tmp_path / "two.sqlite").redeem(nonce, NOW)
+
+
+def test_who_asks_for_many_challenges_takes_none_from_others_and_no_room(tmp_path):
+    database = Database(tmp_path / "service.sqlite")
+    nonces = StoredNonces(database, KEY, 60)
+    honest = nonces.issue(NOW)
+    for _ in range(10_000):
+        nonces.issue(NOW)
     with database.transaction() as run:
-        assert run.execute("SELECT count(*) FROM nonces").fetchone()[0] == 10
-    with pytest.raises(StaleNonceError):
-        nonces.redeem(issued[39], NOW + timedelta(seconds=1))
-    for nonce in issued[40:]:
-        nonces.redeem(nonce, NOW + timedelta(seconds=1))
+        assert run.execute("SELECT count(*) FROM nonces").fetchone()[0] == 0
+    nonces.redeem(honest, NOW)
+
+
+def test_used_nonces_are_kept_as_long_as_any_policy_could_take_them(tmp_path):
+    path = tmp_path / "service.sqlite"
+    short, longest = nonces_in(path), nonces_in(path, LONGEST)
+    nonce = short.issue(NOW)
+    short.redeem(nonce, NOW)
+    almost = NOW + timedelta(seconds=LONGEST - 1)
+    short.redeem(short.issue(almost), almost)
+    with pytest.raises(StaleNonceError, match="was used before"):
+        longest.redeem(nonce, almost)
+    later = NOW + timedelta(seconds=LONGEST + 1)
+    short.redeem(short.issue(later), later)
+    with Database(path).transaction() as run:
+        assert run.execute("SELECT count(*) FROM nonces").fetchone()[0] == 2
+    with pytest.raises(ValueError, match="at most 3600"):
+        nonces_in(path, LONGEST + 1)
 
 
 def _redeem(path: Path, nonces: list[bytes], start, results) -> None:
-    ledger = StoredNonces(Database(path), 60)
+    ledger = nonces_in(path)
     start.wait()
     won = 0
     for nonce in nonces:
@@ -80,7 +124,7 @@ def _redeem(path: Path, nonces: list[bytes], start, results) -> None:
 
 def test_of_two_processes_that_redeem_the_same_nonces_each_gets_others(tmp_path):
     path = tmp_path / "service.sqlite"
-    ledger = StoredNonces(Database(path), 60)
+    ledger = nonces_in(path)
     nonces = [ledger.issue(NOW) for _ in range(100)]
     context = multiprocessing.get_context("spawn")
     start, results = context.Barrier(2), context.Queue()

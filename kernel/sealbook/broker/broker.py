@@ -46,6 +46,9 @@ from sealbook.sealing import KeyUnavailableError, SealingKey, check_key_name
 #: The key of a session that names no other; made at first use, in memory.
 DEFAULT_SESSION_KEY: Final = SESSION_PREFIX + "default"
 
+#: Raises unless a key of this name, guarded by this policy or by none, may be had at all.
+CheckKey = Callable[[str, Policy | None], None]
+
 #: What a key is wanted for.
 Purpose = Literal["seal", "unseal"]
 
@@ -223,6 +226,8 @@ class Broker:
         name: str,
         version: int | None = None,
         purpose: Purpose = "unseal",
+        *,
+        check: CheckKey | None = None,
     ) -> SealingKey:
         """Release a key to the enclave behind `session`, or refuse.
 
@@ -233,6 +238,8 @@ class Broker:
         ----------
         version
             None for the one that seals now.
+        check
+            What else must hold, for who serves this broker to others.
 
         Raises
         ------
@@ -252,6 +259,8 @@ class Broker:
             self._sessions.require_live(session, now)
             policy, fetch = self._find(session, name, version)
             facts["guard"] = policy.id if policy else UNGUARDED
+            if check is not None:
+                check(name, policy)
             if policy is not None:
                 result = self._verify(session.evidence, policy, now, session.report_data)
                 facts |= _identity(result)
@@ -271,8 +280,19 @@ class Broker:
         self._record("release", "released", **facts)
         return key
 
-    def keys(self, session: AttestedSession) -> tuple[KeyRecord, ...]:
+    def keys(self, session: AttestedSession, *, check: CheckKey | None = None) -> tuple[KeyRecord, ...]:
         """Return the keys that `session` would get now. No secrets, and no guarantee: release decides."""
+        return tuple(record for record in self._keys(session) if check is None or self._passes(check, record))
+
+    def _passes(self, check: CheckKey, record: KeyRecord) -> bool:
+        try:
+            unguarded = record.guard == UNGUARDED or record.name.startswith(SESSION_PREFIX)
+            check(record.name, None if unguarded else self._load_policy(record.guard))
+        except SealbookError:
+            return False
+        return True
+
+    def _keys(self, session: AttestedSession) -> tuple[KeyRecord, ...]:
         now = self._clock.now()
         self._sessions.require_live(session, now)
         with self._lock:

@@ -252,6 +252,24 @@ def fingerprint(certificate: x509.Certificate | bytes) -> str:
     return hashlib.sha256(der).hexdigest()
 
 
+def authority_id(ca_pem: str) -> bytes:
+    """Return what names a broker's authority: the SHA-256 of its public key (DER), 32 bytes.
+
+    Raises
+    ------
+    InputError
+        `ca_pem` is not one certificate in PEM.
+    """
+    try:
+        key = x509.load_pem_x509_certificate(ca_pem.encode()).public_key()
+    except ValueError:
+        raise InputError(
+            "The authority of the broker is not one certificate in PEM: take broker/ca.pem of the sealbook "
+            "directory on the broker's machine."
+        ) from None
+    return hashlib.sha256(public_der(key)).digest()
+
+
 def public_der(key: Any) -> bytes:
     """Return a public key as SubjectPublicKeyInfo, DER."""
     encoded: bytes = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

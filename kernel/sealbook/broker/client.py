@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from sealbook.attestation import AttestationResult, Attester, report_data
 from sealbook.broker import hpke, tls
-from sealbook.broker.certificates import check_hosts, public_der
+from sealbook.broker.certificates import authority_id, check_hosts, public_der
+from sealbook.broker.owners import MAX_OWNERS, Owner
 from sealbook.broker.session import SessionEndedError
 from sealbook.broker.wire import KeyEntry
 from sealbook.encoding import canonical_json, parse_json
@@ -74,6 +75,11 @@ class Enrolment:
         What the evidence bound, 64 bytes.
     result
         The broker's verdict.
+    owners
+        The other owners of the cluster's data, as its home broker names them.
+    home
+        Whose cluster it is, where this is an owner's broker and not the home; empty at home. See
+        :func:`~sealbook.broker.certificates.authority_id`.
     """
 
     url: str
@@ -91,6 +97,8 @@ class Enrolment:
     hpke_private_key: X25519PrivateKey
     report_data: bytes
     result: AttestationResult
+    owners: tuple[Owner, ...] = ()
+    home: bytes = b""
 
     def __repr__(self) -> str:
         return (
@@ -194,6 +202,13 @@ class BrokerClient:
         hpke_key = X25519PrivateKey.generate()
         return self._enrol(attester, role, cluster, names, tls_key, hpke_key)
 
+    def enrol_as_guest(self, attester: Attester, home: Enrolment) -> Enrolment:
+        """Attest, with the same keys, to another owner's broker: as a node of the cluster of `home`.
+
+        The evidence says whose cluster that is, so that the owner decides about that one and no other.
+        """
+        return self.enrol_again(attester, replace(home, home=authority_id(home.broker_ca)))
+
     def enrol_again(self, attester: Attester, enrolment: Enrolment) -> Enrolment:
         """Attest anew with the same keys, when a session has ended."""
         return self._enrol(
@@ -203,6 +218,7 @@ class BrokerClient:
             list(enrolment.hosts),
             enrolment.tls_private_key,
             enrolment.hpke_private_key,
+            enrolment.home,
         )
 
     def renew(self, enrolment: Enrolment) -> Enrolment:
@@ -278,12 +294,14 @@ class BrokerClient:
         hosts: list[str],
         tls_key: ec.EllipticCurvePrivateKey,
         hpke_key: X25519PrivateKey,
+        home: bytes = b"",
     ) -> Enrolment:
         claims = {
             "tls_key": public_der(tls_key.public_key()),
             "hpke_key": hpke_key.public_key().public_bytes_raw(),
             "cluster": cluster.encode(),
             "hosts": canonical_json(hosts),
+            "home": home,
         }
         # One connection for all: evidence binds the key of the broker at its other end.
         with self._connect(None) as connection:
@@ -302,6 +320,7 @@ class BrokerClient:
                     "nonce": _b64(nonce),
                     "role": role,
                     "cluster": cluster,
+                    "home": _b64(home),
                     "evidence": _b64(attester.quote(bound)),
                     "tls_key": _b64(claims["tls_key"]),
                     "hpke_key": _b64(claims["hpke_key"]),
@@ -309,6 +328,7 @@ class BrokerClient:
                 },
             )
         plain = hpke.unseal(_understood(lambda: _unb64(answer["sealed"])), hpke_key, hpke.attest_info(bound))
+        secret, owners = _understood(lambda: _membership(plain, member=bool(cluster) and not home))
         return _understood(
             lambda: Enrolment(
                 url=self.url,
@@ -321,11 +341,13 @@ class BrokerClient:
                 expires=_time(answer["expires"]),
                 certificate=_certificate(answer["certificate"]),
                 ca=_certificate(answer["ca"]),
-                cluster_secret=_cluster_secret(plain, cluster),
+                cluster_secret=secret,
                 tls_private_key=tls_key,
                 hpke_private_key=hpke_key,
                 report_data=bound,
                 result=AttestationResult.from_dict(answer["result"]),
+                owners=owners,
+                home=home,
             )
         )
 
@@ -545,14 +567,16 @@ def _renewal(enrolment: Enrolment) -> datetime:
     return now + max(timedelta(), (enrolment.expires - now) * (1 - _RENEW_AT))
 
 
-def _cluster_secret(plain: bytes, cluster: str) -> bytes | None:
-    body = parse_json(plain, what="The broker's answer", max_bytes=4096)
-    if not cluster:
-        return None
+def _membership(plain: bytes, *, member: bool) -> tuple[bytes | None, tuple[Owner, ...]]:
+    """Return a cluster's secret and its other owners, which only the home broker says, sealed."""
+    body = parse_json(plain, what="The broker's answer", max_bytes=MAX_ANSWER)
+    if not member:
+        return None, ()
     secret = _unb64(body["cluster_secret"])
-    if len(secret) != 32:
+    owners = tuple(map(Owner.from_dict, body["owners"]))
+    if len(secret) != 32 or len(owners) > MAX_OWNERS or len({owner.name for owner in owners}) < len(owners):
         raise ValueError
-    return secret
+    return secret, owners
 
 
 def _certificate(pem: Any) -> str:

@@ -13,10 +13,13 @@ NODE_CA: Final = "node-ca"
 #: What the authority is derived from that issues the broker's own certificate, and that clients pin.
 BROKER_CA: Final = "broker-ca"
 
+#: What makes the challenges of a service, so that it need not remember those it has handed out.
+CHALLENGES: Final = "challenges"
+
 #: The secrets of clusters, one for each version of ``cluster.NAME``.
 CLUSTER_PREFIX: Final = "cluster."
 
 
 def is_reserved(name: str) -> bool:
     """Tell whether `name` is one that no file is sealed with and no enclave or program gets."""
-    return name in (OWNER_KEY, NODE_CA, BROKER_CA) or name.startswith(CLUSTER_PREFIX)
+    return name in (OWNER_KEY, NODE_CA, BROKER_CA, CHALLENGES) or name.startswith(CLUSTER_PREFIX)

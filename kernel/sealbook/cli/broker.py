@@ -14,12 +14,15 @@ from sealbook.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from sealbook.broker.service.clusters import Clusters
+    from sealbook.broker.service.partners import Partners
     from sealbook.broker.service.service import BrokerService
     from sealbook.broker.service.sessions import StoredSessions
 
 app = typer.Typer(help="The key broker as a service, for nodes that prove what they are.")
 cluster_app = typer.Typer(help="Clusters: which policy admits their nodes.")
 app.add_typer(cluster_app, name="cluster")
+
+_MAX_CA_BYTES = 16 * 1024
 
 ClusterName = Annotated[str, typer.Argument(help="a-z, 0-9, '_' and '-'.")]
 
@@ -59,8 +62,14 @@ def serve(
     from sealbook.broker.service.service import BrokerService
     from sealbook.cli.keyring_access import user_audit, user_keyring
 
+    local = _is_loopback(host)
     for each in policy or ():
-        load_policy(each)  # a policy that cannot be used is noticed now and not by a node
+        # A policy that cannot be used is noticed now and not by a node.
+        if not load_policy(each).attested and not local:
+            raise InputError(
+                f"The policy '{each}' asks for no evidence, which would admit everybody who reaches {host}: "
+                "use one that asks for it, or --host 127.0.0.1."
+            )
     service = BrokerService(
         user_keyring(),
         user_audit(),
@@ -70,6 +79,7 @@ def serve(
         name=name,
         hosts=_hosts(host, san or []),
         certificate_seconds=certificate_minutes * 60,
+        unattested=local,
         memory=CollateralMemory(paths.data_dir() / "collateral-memory.json"),
     )
     server = server_module.BrokerServer(service, host=host, port=port)
@@ -126,17 +136,65 @@ def revoke(
 def add_cluster(
     name: ClusterName,
     policy: Annotated[str, typer.Option(help="Policy (name or absolute path) that admits the nodes.")],
+    home_ca: Annotated[
+        Path | None,
+        typer.Option(
+            help="For a cluster of another broker, whose nodes come here for keys: its broker/ca.pem.",
+            show_default="one of this broker",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make a cluster, or have another policy admit its nodes."""
+    from sealbook.broker.certificates import authority_id
     from sealbook.broker.guards import load_policy
     from sealbook.cli.keyring_access import user_audit
 
     load_policy(policy)
-    _clusters().add(name, policy=policy)
-    user_audit().append("cluster", decision="added", cluster=name, guard=policy)
-    if not console.emit({"cluster": name, "policy": policy}):
-        console.line(f"The policy '{policy}' admits the nodes of cluster '{name}'.")
+    home = authority_id(_read_ca(home_ca)) if home_ca is not None else b""
+    clusters = _clusters()
+    clusters.add(name, policy=policy)
+    _partners().set_home(name, home)
+    user_audit().append("cluster", decision="added", cluster=name, guard=policy, home=home.hex())
+    if not console.emit({"cluster": name, "policy": policy, "home": home.hex()}):
+        whose = "" if home_ca is None else f" of the broker of {home_ca}"
+        console.line(f"The policy '{policy}' admits the nodes of cluster '{name}'{whose}.")
+
+
+@cluster_app.command("owner")
+def add_owner(
+    name: ClusterName,
+    owner: Annotated[str, typer.Argument(help="What the names of their keys begin with: OWNER/...")],
+    broker: Annotated[str | None, typer.Option(help="https://host:port of their broker.")] = None,
+    ca: Annotated[
+        Path | None, typer.Option(help="The certificate of its authority: their broker/ca.pem.")
+    ] = None,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Nodes that attest from now on do not go there.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Have the nodes of a cluster get keys named OWNER/... from another data owner's broker."""
+    from sealbook.broker.owners import Owner
+    from sealbook.cli.keyring_access import user_audit
+
+    _clusters().find(name)
+    if remove == (broker is not None and ca is not None) or (remove and (broker or ca)):
+        raise InputError("Name the owner's --broker and its --ca, or --remove.")
+    if remove:
+        _partners().remove_owner(name, owner)
+    else:
+        assert broker is not None  # noqa: S101 - for the type checker
+        assert ca is not None  # noqa: S101
+        _partners().add_owner(name, Owner(owner, broker, _read_ca(ca)))
+    decision = "owner removed" if remove else "owner added"
+    user_audit().append("cluster", decision=decision, cluster=name, owner=owner, broker=broker or "")
+    if not console.emit({"cluster": name, "owner": owner, "broker": broker}):
+        console.line(
+            f"Nodes of cluster '{name}' that start from now on get no keys named {owner}/... any more."
+            if remove
+            else f"Nodes of cluster '{name}' that start from now on get keys named {owner}/... from {broker}."
+        )
 
 
 @cluster_app.command("list")
@@ -173,6 +231,7 @@ def remove_cluster(name: ClusterName, json: Json = False) -> None:
     from sealbook.cli.keyring_access import user_audit
 
     _clusters().remove(name)
+    _partners().forget(name)
     user_audit().append("cluster", decision="removed", cluster=name)
     if not console.emit({"removed": name}):
         console.line(f"Removed cluster '{name}'.")
@@ -198,6 +257,15 @@ def _hosts(host: str, named: list[str]) -> list[str]:
     local = ["localhost", "127.0.0.1", "::1"]
     here = [socket.gethostname()] if host in ("0.0.0.0", "::") else [host]  # noqa: S104 - compared, not bound
     return list(dict.fromkeys([*named, *here, *local]))
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _write_ca(service: BrokerService) -> Path:
@@ -232,6 +300,22 @@ def _clusters() -> Clusters:
     from sealbook.cli.keyring_access import user_keyring
 
     return Clusters(user_keyring())
+
+
+def _partners() -> Partners:
+    from sealbook.broker.service.database import open_database
+    from sealbook.broker.service.partners import Partners
+
+    return Partners(open_database())
+
+
+def _read_ca(path: Path) -> str:
+    from sealbook import files
+
+    try:
+        return files.read_bounded(path, "The authority", _MAX_CA_BYTES).decode("ascii")
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a certificate in PEM: take broker/ca.pem of that broker.") from None
 
 
 def _sessions() -> StoredSessions:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import dataclasses
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
@@ -134,12 +133,12 @@ def enrol(profile: Profile, role: str, attester: Attester, hosts: Sequence[str])
         client = BrokerClient(profile.broker, profile.ca, timeout=BROKER_SECONDS)
         home = client.enrol(attester, role=role, cluster=profile.name, hosts=list(hosts))
     accesses = [_access("", profile.broker, profile.ca, home)]
-    for owner in profile.owners:
+    # Who else has keys for this cluster says its home broker, never this machine: whoever names a broker
+    # names who may hand out keys.
+    for owner in home.owners:
         with _named(role, f"of the data owner '{owner.name}'", owner.broker):
             client = BrokerClient(owner.broker, owner.ca, timeout=BROKER_SECONDS)
-            # With the keys of the first: a node has one pair. And as a node without a cluster: whose
-            # member it is decides the home broker alone, and this owner need not know of the cluster.
-            other = client.enrol_again(attester, dataclasses.replace(home, cluster=""))
+            other = client.enrol_as_guest(attester, home)
         accesses.append(_access(owner.name, owner.broker, owner.ca, other))
     if home.cluster_secret is None:
         raise RefusedError(f"The broker at {profile.broker} gave this {role} no secret of '{profile.name}'.")

@@ -122,7 +122,7 @@ class BrokerApp:
 
     async def _attest(self, request: Request) -> Mapping[str, Any]:
         self._stranger(request)
-        names = ("nonce", "role", "cluster", "evidence", "tls_key", "hpke_key", "hosts")
+        names = ("nonce", "role", "cluster", "home", "evidence", "tls_key", "hpke_key", "hosts")
         fields = await _fields(request, *names)
 
         def attest() -> Mapping[str, Any]:
@@ -130,6 +130,7 @@ class BrokerApp:
                 nonce=_bytes(fields, "nonce"),
                 role=_text(fields, "role"),
                 cluster=_text(fields, "cluster"),
+                home=_bytes(fields, "home"),
                 evidence=_bytes(fields, "evidence"),
                 tls_key=_bytes(fields, "tls_key"),
                 hpke_key=_bytes(fields, "hpke_key"),

@@ -36,6 +36,11 @@ CREATE TABLE certificates (
     serial TEXT NOT NULL, expires REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX certificates_by_session ON certificates (session);
+CREATE TABLE owners (
+    cluster TEXT NOT NULL, name TEXT NOT NULL, broker TEXT NOT NULL, ca TEXT NOT NULL,
+    PRIMARY KEY (cluster, name)
+) WITHOUT ROWID;
+CREATE TABLE homes (cluster TEXT PRIMARY KEY, home BLOB NOT NULL) WITHOUT ROWID;
 """
 
 

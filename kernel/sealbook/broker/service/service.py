@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -29,11 +30,12 @@ from sealbook.broker.certificates import (
     public_der,
 )
 from sealbook.broker.clock import GuardedClock
-from sealbook.broker.keyring import Keyring
-from sealbook.broker.reserved import BROKER_CA, CLUSTER_PREFIX, NODE_CA
+from sealbook.broker.keyring import SESSION_PREFIX, Keyring
+from sealbook.broker.reserved import BROKER_CA, CHALLENGES, CLUSTER_PREFIX, NODE_CA
 from sealbook.broker.service.clusters import Clusters
 from sealbook.broker.service.database import Database
 from sealbook.broker.service.nonces import StoredNonces
+from sealbook.broker.service.partners import Partners
 from sealbook.broker.service.sessions import Node, StoredSessions
 from sealbook.broker.session import AttestedSession, SessionEndedError
 from sealbook.encoding import canonical_json, parse_json
@@ -89,6 +91,9 @@ class BrokerService:
         Names and addresses that clients reach the service by.
     certificate_seconds
         Lifetime of a node's certificate; never longer than its session.
+    unattested
+        Whether policies that ask for no evidence count too: only where nobody but this machine's users
+        reaches the service, because such a policy admits everybody who does.
     policy_loader, clock, memory
         As the broker's.
     """
@@ -104,6 +109,7 @@ class BrokerService:
         name: str | None = None,
         hosts: Sequence[str] = ("localhost", "127.0.0.1"),
         certificate_seconds: int = CERTIFICATE_SECONDS,
+        unattested: bool = False,
         policy_loader: Callable[[str], Policy] = guards.load_policy,
         clock: Callable[[], datetime] | GuardedClock = lambda: datetime.now(UTC),
         memory: CollateralMemory | None = None,
@@ -113,8 +119,13 @@ class BrokerService:
         )
         self.audit = audit
         self._policy_loader = policy_loader
+        self._unattested = unattested
+        self.partners = Partners(database)
         self.sessions = StoredSessions(database)
         self.clusters = Clusters(keyring)
+        challenges = keyring.make_reserved(
+            CHALLENGES, guard=CHALLENGES, description="makes the challenges of the broker's service"
+        )
         self.broker = Broker(
             keyring,
             audit,
@@ -122,7 +133,7 @@ class BrokerService:
             policy_loader=self._load_policy,
             clock=self._clock,
             memory=memory,
-            nonces=lambda ttl: StoredNonces(database, ttl),
+            nonces=lambda ttl: StoredNonces(database, challenges.secrets[-1], ttl),
             sessions=self.sessions,
         )
         self._policies = tuple(policies)
@@ -177,8 +188,15 @@ class BrokerService:
         tls_key: bytes,
         hpke_key: bytes,
         hosts: Sequence[str],
+        home: bytes = b"",
     ) -> dict[str, Any]:
         """Verify a node's evidence; return its session, certificate and, sealed, its cluster's secret.
+
+        Parameters
+        ----------
+        home
+            Whose cluster it is, where it is another broker's: see
+            :func:`~sealbook.broker.certificates.authority_id`.
 
         Raises
         ------
@@ -188,6 +206,8 @@ class BrokerService:
         try:
             if role not in ROLES:
                 raise InputError(f"A node is one of: {', '.join(sorted(ROLES))}.")
+            if cluster and role not in SPARK_ROLES:
+                raise InputError(f"A {role} is no member of a cluster: it attests without one.")
             key = node_public_key(tls_key)
             hpke.check_public_key(hpke_key)
             names = check_hosts(hosts)
@@ -197,12 +217,19 @@ class BrokerService:
                 "cluster": cluster.encode(),
                 "hosts": canonical_json(names),
                 "broker_key": self._broker_key,
+                "home": home,
             }
+            self._check_home(cluster, home)
             bound = _bound(role, self.name, nonce, claims)
             policy_name, policy, secret = self._policy_for(cluster, evidence, bound)
         except SealbookError as error:
             self._record(
-                "attest", "refused", role=str(role)[:64], cluster=str(cluster)[:64], reasons=[str(error)]
+                "attest",
+                "refused",
+                role=str(role)[:64],
+                cluster=str(cluster)[:64],
+                home=home.hex()[:64],
+                reasons=[str(error)],
             )
             raise
         session = self.broker.attest(
@@ -210,14 +237,17 @@ class BrokerService:
         )
         try:
             if cluster:
-                self._check_secret(policy, session, cluster)
-            version = secret[0] if secret else 0
+                self._check_secret(policy, session, cluster, released=secret is not None)
+            version = _version(secret, home)
             self.sessions.enlist(session, policy=policy_name, cluster=cluster, cluster_version=version)
             certificate, expires = self._issue(session, key, cluster, names, secret)
         except BaseException:
             self.broker.close_session(session)
             raise
-        plain = {"cluster_secret": _b64(secret[1])} if secret else {}
+        plain: dict[str, Any] = {}
+        if secret:
+            owners = [owner.to_dict() for owner in self.partners.owners(cluster)]
+            plain = {"cluster_secret": _b64(secret), "owners": owners}
         return {
             "result": session.result.to_dict(),
             "session": session.id,
@@ -268,7 +298,13 @@ class BrokerService:
         if not isinstance(key, str) or not isinstance(purpose, str):
             raise InputError("A release names a key and a purpose.")
         session = caller.session
-        got = self.broker.release(session, key, version, purpose)  # type: ignore[arg-type] # it checks
+        got = self.broker.release(
+            session,
+            key,
+            version,  # type: ignore[arg-type] # it checks
+            purpose,  # type: ignore[arg-type]
+            check=lambda name, policy: _check_key(caller, name, policy),
+        )
         sealed = hpke.seal(
             canonical_json({"secret": _b64(got.secret)}),
             session.claims["hpke_key"],
@@ -278,7 +314,9 @@ class BrokerService:
 
     def keys(self, caller: Caller) -> dict[str, Any]:
         """Return the keys that the node would get now."""
-        return wire.listed_keys(self.broker.keys(caller.session))
+        return wire.listed_keys(
+            self.broker.keys(caller.session, check=lambda name, policy: _check_key(caller, name, policy))
+        )
 
     def members(self, caller: Caller) -> dict[str, Any]:
         """Return the nodes of the caller's cluster that count now."""
@@ -310,7 +348,9 @@ class BrokerService:
         cluster = caller.node.cluster
         if not cluster:
             return []
-        version = self.clusters.find(cluster).record.current
+        secret, version = self._present(cluster)
+        if secret is None:  # of another broker's cluster, who knows its members
+            return []
         return [
             node
             for node in self.sessions.alive(self._clock.now(), cluster)
@@ -339,13 +379,11 @@ class BrokerService:
         """Record a client that TLS turned away."""
         self._record("connection", "refused", reasons=[reason])
 
-    def _policy_for(
-        self, cluster: str, evidence: bytes, bound: bytes
-    ) -> tuple[str, Policy, tuple[int, bytes] | None]:
-        """Return what judges a node, by name, and the secret its cluster has."""
+    def _policy_for(self, cluster: str, evidence: bytes, bound: bytes) -> tuple[str, Policy, bytes | None]:
+        """Return what judges a node, by name, and the secret its cluster has if it is one of this broker."""
         if cluster:
             stored = self.clusters.find(cluster)
-            secret = (stored.record.current, stored.secrets[-1])
+            secret = None if self.partners.home(cluster) else stored.secrets[-1]
             return stored.record.guard, self._load_policy(stored.record.guard), secret
         loaded = [(name, self._load_policy(name)) for name in self._policies]
         if not loaded:
@@ -358,7 +396,20 @@ class BrokerService:
                     return name, policy, None
         return *loaded[0], None
 
-    def _check_secret(self, policy: Policy, session: AttestedSession, cluster: str) -> None:
+    def _check_home(self, cluster: str, home: bytes) -> None:
+        """Raise unless the cluster is whose the node says it is, for its evidence says so too."""
+        known = self.partners.home(cluster) if cluster else b""
+        if not hmac.compare_digest(known, home):
+            raise RefusedError(
+                f"This broker knows no cluster '{cluster}' of that home: its owner names it with `sealbook "
+                f"broker cluster add {cluster} --policy POLICY --home-ca FILE`."
+                if home
+                else f"The cluster '{cluster}' is of another broker: its nodes attest there first."
+            )
+
+    def _check_secret(
+        self, policy: Policy, session: AttestedSession, cluster: str, *, released: bool
+    ) -> None:
         """Raise unless the policy gives the cluster's secret to this node."""
         name = CLUSTER_PREFIX + cluster
         facts = {"session": session.id, "key": name, "guard": policy.id}
@@ -367,7 +418,8 @@ class BrokerService:
         except SealbookError as error:
             self._record("release", "refused", **facts, reasons=[str(error)])
             raise
-        self._record("release", "released", **facts, purpose="cluster")
+        if released:
+            self._record("release", "released", **facts, purpose="cluster")
 
     def _issue(
         self,
@@ -375,7 +427,7 @@ class BrokerService:
         key: ec.EllipticCurvePublicKey,
         cluster: str,
         hosts: Sequence[str],
-        secret: tuple[int, bytes] | None,
+        secret: bytes | None,
     ) -> tuple[x509.Certificate, datetime]:
         now = self._clock.now()
         # A certificate's times are whole seconds.
@@ -386,7 +438,7 @@ class BrokerService:
             measurement=session.result.mrenclave or "",
             simulated=session.result.simulated,
             session=session.id,
-            membership=membership(secret[1], session.claims["tls_key"]) if secret else "",
+            membership=membership(secret, session.claims["tls_key"]) if secret else "",
         )
         certificate = self._node_ca.issue_node(key, facts, hosts, now=now, expires=expires)
         serial = f"{certificate.serial_number:x}"
@@ -425,22 +477,35 @@ class BrokerService:
         self.broker.require_live(session)
         return Caller(node, session)
 
-    def _secret(self, node: Node) -> tuple[int, bytes] | None:
+    def _secret(self, node: Node) -> bytes | None:
         """Return the secret of a node's cluster; raises where it is not the one that the node has."""
         if not node.cluster:
             return None
-        stored = self.clusters.find(node.cluster)
-        if stored.record.current != node.cluster_version:
+        secret, version = self._present(node.cluster)
+        if version != node.cluster_version:
             raise SessionEndedError(f"The cluster '{node.cluster}' has a new secret: attest again.")
-        return stored.record.current, stored.secrets[-1]
+        return secret
+
+    def _present(self, cluster: str) -> tuple[bytes | None, int]:
+        """Return the secret of a cluster of this broker, and what its nodes have been given, as a number."""
+        stored = self.clusters.find(cluster)
+        home = self.partners.home(cluster)
+        secret = None if home else stored.secrets[-1]
+        return secret, _version(secret, home)
 
     def _load_policy(self, name: str) -> Policy:
         """Return a policy as it stands; where there is none, strangers are not told why or where it lies."""
         try:
-            return self._policy_loader(name)
+            policy = self._policy_loader(name)
+            if not policy.attested and not self._unattested:
+                raise RefusedError(
+                    f"The policy '{policy.id}' asks for no evidence, which admits everybody who reaches "
+                    "this broker: use one that asks for it, or let the broker listen on 127.0.0.1 only."
+                )
         except SealbookError as error:
             _log.error("%s", error)
             raise RefusedError("A policy of this broker cannot be used; the broker's log says why.") from None
+        return policy
 
     def _policy_of(self, node: Node) -> Policy:
         """Return the policy that judges a node now: its cluster's, or the one that admitted it."""
@@ -474,6 +539,37 @@ class BrokerService:
 
     def _record(self, event: str, decision: str, **facts: Any) -> None:
         self.broker.record(event, decision, **facts)
+
+
+def _check_key(caller: Caller, name: str, policy: Policy | None) -> None:
+    """Raise unless a key of this name and guard may go to a node at all, whatever its evidence says.
+
+    All nodes of a cluster work for whoever is admitted to it as a driver. So a key goes only where all of
+    them passed the policy that guards it: one policy is one domain of trust.
+    """
+    if name.startswith(SESSION_PREFIX):
+        raise rules.RuleError(
+            f"Keys named {SESSION_PREFIX}... live in the memory of one kernel's side, and no node of a "
+            "cluster has them: seal with a key that lasts, `sealbook keys create NAME`."
+        )
+    if policy is None:
+        raise rules.RuleError(
+            f"No policy guards the key '{name}', and nodes on a network get only keys that one guards: "
+            f"`sealbook keys guard {name} POLICY`."
+        )
+    if caller.node.cluster and policy.digest != caller.session.policy.digest:
+        raise rules.RuleError(
+            f"The policy '{policy.id}' guards the key '{name}', and another one, "
+            f"'{caller.session.policy.id}', admits the nodes of the cluster '{caller.node.cluster}': a key "
+            "goes only to clusters whose nodes its own policy admits."
+        )
+
+
+def _version(secret: bytes | None, home: bytes) -> int:
+    """Return what tells this secret, or home, from every other: a cluster made anew is another cluster."""
+    named = secret or home
+    digest = hashlib.sha256(b"sealbook cluster version 1" + named).digest()
+    return int.from_bytes(digest[:7], "big") if named else 0
 
 
 def _bound(role: str, audience: str, nonce: bytes, claims: Mapping[str, bytes]) -> bytes:
