@@ -155,7 +155,7 @@ def test_a_home_that_is_changed_puts_out_the_nodes_of_the_old_one(two):
     owner.service.partners.set_home(CLUSTER, authority_id(home.ca))
     guest = owner.client().enrol_as_guest(owner.attester(), home.enrol())
     owner.service.partners.set_home(CLUSTER, b"\x09" * 32)
-    with pytest.raises(KeyUnavailableError, match="has a new secret"):
+    with pytest.raises(SessionEndedError, match="has a new secret"):
         owner.client().release(guest, "data", None, "unseal")
 
 
