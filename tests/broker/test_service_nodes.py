@@ -392,7 +392,7 @@ def test_what_is_sealed_to_a_node_is_bound_to_its_evidence_and_to_the_question(b
     sealed = base64.b64decode(answer["sealed"])
     opened = suite.decrypt(sealed, hpke_key, info=b"sealbook attest 1" + bound)
     secret = base64.b64encode(broker.service.clusters.find(CLUSTER).secrets[-1]).decode()
-    assert opened == b'{"cluster_secret":"' + secret.encode() + b'"}'
+    assert opened == b'{"cluster_secret":"' + secret.encode() + b'","owners":[]}'
     for info in (b"sealbook attest 1", b"sealbook release 1" + bound, b"sealbook attest 1" + bytes(64)):
         with pytest.raises(InvalidTag):
             suite.decrypt(sealed, hpke_key, info=info)
