@@ -4,8 +4,8 @@ For exchange with whoever reads Parquet: the file stays a Parquet file, of which
 it, are encrypted by the format's own means. Spark reads and writes the same files with
 ``sealbook.parquet.SealbookKms``. For everything else a sealed file is simpler and hides more: an encrypted
 Parquet file still shows how it is made up, and its columns that no key was named for. And who reads encrypted
-Parquet, Spark or pyarrow, also reads what is not encrypted at all: whoever may write files can put a plain one
-in its place. :func:`read_table` looks; a sealed file cannot be replaced so.
+Parquet, Spark or pyarrow, also reads what is not encrypted at all: whoever may write files can put a plain
+one in its place. :func:`read_table` looks; a sealed file cannot be replaced so.
 
 Parquet has its data keys wrapped under *master keys*, which here are sealbook's keys, by name. A wrapped key
 is the base64 of::
@@ -229,8 +229,8 @@ def _require_magic(file: Any, name: str) -> None:
     file.seek(-len(_MAGIC), os.SEEK_END)
     if file.read(len(_MAGIC)) != _MAGIC:
         raise RefusedError(
-            f"{name} is not encrypted, or shows its footer in clear: use the file that was encrypted, or read "
-            "it with pyarrow itself if that is meant."
+            f"{name} is not encrypted, or shows its footer in clear: use the file that was encrypted, or "
+            "read it with pyarrow itself if that is meant."
         )
 
 
