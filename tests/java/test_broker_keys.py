@@ -66,7 +66,8 @@ def keys(world: Served) -> KeyProvider:
 
 
 def releases(world: Served, enrolment: Enrolment) -> list[dict[str, Any]]:
-    return [entry for entry in world.events("release") if entry["session"] == enrolment.session]
+    found = world.events("release")
+    return [each for each in found if each["session"] == enrolment.session and each["key"] == "data"]
 
 
 def test_fetches_do_not_grow_with_tasks(
@@ -124,7 +125,7 @@ def test_a_revoked_node_gets_no_further_key(
 ) -> None:
     assert node.write(f"sealed://data{tmp_path}/x", b"content") == {}
     world.keyring.create("other", guard="nodes")
-    world.service.revoke(enrolment.session)
+    world.service.sessions.revoke(enrolment.session)
     said = node.write(f"sealed://other{tmp_path}/y", b"content")
     assert said["error"] == "KeyUnavailableException"
     assert not (tmp_path / "y").exists()
