@@ -109,7 +109,7 @@ def compile_java(files: list[Path], classes: Path, *, class_path: list[Path]) ->
         *map(str, files),
     ]
     environment = {name: value for name, value in os.environ.items() if name not in _MEDDLING}
-    # In another locale, or one that is not installed, javac does not find files with other letters than ASCII's.
+    # In a locale that is not installed, javac does not find files with other letters than ASCII's.
     environment["LC_ALL"] = "C.UTF-8"
     try:
         done = subprocess.run(

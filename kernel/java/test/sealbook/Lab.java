@@ -116,8 +116,15 @@ public final class Lab {
     byte[] data = Base64.getDecoder().decode(q.get("data").textValue());
     int piece = q.path("piece").asInt(Math.max(1, data.length));
     FSDataOutputStream out = fs(q).create(path(q), q.path("overwrite").asBoolean(true));
-    for (int at = 0; at < data.length; at += piece) {
-      out.write(data, at, Math.min(piece, data.length - at));
+    try {
+      for (int at = 0; at < data.length; at += piece) {
+        out.write(data, at, Math.min(piece, data.length - at));
+      }
+    } catch (java.io.IOException e) {
+      if (!q.path("stubborn").asBoolean()) {
+        throw e;
+      }
+      out.close(); // as programs do that close whatever happened
     }
     switch (q.path("end").asText("close")) {
       case "close" -> out.close();
