@@ -162,6 +162,21 @@ def test_slots_of_two_files_do_not_go_together(lab: Lab, keys: InMemoryKeys, tmp
         assert both_say(lab, tmp_path / "mixed", keys) == "UnsealException"
 
 
+def test_slots_of_two_rotations_of_one_file_do_not_go_together(
+    lab: Lab, keys: InMemoryKeys, tmp_path: Path
+) -> None:
+    """Both are authentic, of this file, and count one rotation."""
+    raws = []
+    sealing.write_bytes(tmp_path / "file", b"content", key="lab/data", keys=keys)
+    for to in ("one", "lab/data"):
+        (tmp_path / "copy").write_bytes((tmp_path / "file").read_bytes())
+        rekey(tmp_path / "copy", to=to, keys=keys)
+        raws.append((tmp_path / "copy").read_bytes())
+    a, b = raws
+    (tmp_path / "mixed").write_bytes(a[: header.SLOT] + b[header.SLOT :])
+    assert both_say(lab, tmp_path / "mixed", keys) == "UnsealException"
+
+
 @pytest.mark.parametrize("end", ["segment", "one", "tag", "all", "header", "nothing"])
 def test_what_was_cut_or_extended_is_refused_at_opening(
     end: str, lab: Lab, keys: InMemoryKeys, tmp_path: Path
@@ -211,7 +226,8 @@ def test_another_key_under_the_same_name_is_refused_and_a_missing_one_named(
     assert both_say(lab, path, InMemoryKeys()) == "KeyUnavailableException"
 
 
-def test_every_byte_of_the_header_counts(lab: Lab, keys: InMemoryKeys, tmp_path: Path) -> None:
+@pytest.mark.parametrize("slots", ["one", "both"])
+def test_every_byte_of_the_header_counts(slots: str, lab: Lab, keys: InMemoryKeys, tmp_path: Path) -> None:
     path = tmp_path / "data"
     sealing.write_bytes(path, b"content", key="one", keys=keys, context={"study": "7"})
     raw = path.read_bytes()
@@ -222,8 +238,23 @@ def test_every_byte_of_the_header_counts(lab: Lab, keys: InMemoryKeys, tmp_path:
     for place in places:
         changed = bytearray(raw)
         changed[place] ^= 1 << (place % 8)
+        if slots == "both" and place < header.SLOT:
+            changed[place + header.SLOT] ^= 1 << (place % 8)
         path.write_bytes(changed)
-        assert both_say(lab, path, keys) == "UnsealException", place
+        # Without a beginning in either slot it does not even look like a sealed file.
+        unlike = slots == "both" and place < len(header.MAGIC)
+        assert both_say(lab, path, keys) == ("NotSealedException" if unlike else "UnsealException"), place
+
+
+def test_a_sequence_that_was_changed_in_both_slots_is_refused(
+    lab: Lab, keys: InMemoryKeys, tmp_path: Path
+) -> None:
+    """Only the MAC stands against it: both slots parse and agree, and the stream is not bound to it."""
+    path = tmp_path / "data"
+    sealing.write_bytes(path, b"content", key="one", keys=keys)
+    path.write_bytes(path.read_bytes().replace(b'"sequence":0', b'"sequence":7'))
+    assert sealing.inspect(path).sequence == 7
+    assert both_say(lab, path, keys) == "UnsealException"
 
 
 def _mutations() -> dict[str, Callable[[dict[str, Any]], Any]]:
