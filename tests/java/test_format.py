@@ -391,6 +391,31 @@ def test_bodies_that_only_who_has_the_key_could_write_are_judged_alike(
         assert not fine & {"5 keys", "unknown=1", "sequence=True", "without sealer", "format=2"}
 
 
+def test_a_commitment_to_another_data_key_is_refused(
+    lab: Lab, keys: InMemoryKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All else is right: wrapped key, MAC and segments. Who has the key could make such a file."""
+    path = tmp_path / "data"
+    with monkeypatch.context() as patch:
+        patch.setattr(envelope, "commitment", lambda data_key, file_id: bytes(32))
+        sealing.write_bytes(path, b"content", key="one", keys=keys)
+    assert both_say(lab, path, keys) == "UnsealException"
+
+
+def test_nothing_hides_in_the_padding(lab: Lab, keys: InMemoryKeys, tmp_path: Path) -> None:
+    """Under a right MAC: whoever sealed the file put it there."""
+    path = tmp_path / "data"
+    sealing.write_bytes(path, b"content", key="one", keys=keys)
+    raw = path.read_bytes()
+    opened = header.open_header(raw[: header.HEADER], name="x", keys=keys)
+    mac_key = envelope.header_mac_key(opened.data_key, opened.header.file_id)
+    for place in (header.SLOT - 33, header.SLOT - 1000, 12 + len(opened.header.body())):
+        slot = bytearray(raw[: header.SLOT - 32])
+        slot[place] = 1
+        path.write_bytes((slot + hmac.digest(mac_key, slot, "sha256")) * 2 + raw[header.HEADER :])
+        assert both_say(lab, path, keys) == "UnsealException"
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     edits=st.lists(
