@@ -28,15 +28,32 @@ def load_build() -> Any:
 class Lab:
     """kernel/java/test/sealbook/Lab.java, at the other end of two pipes."""
 
-    def __init__(self, java: str, class_path: str) -> None:
+    def __init__(
+        self,
+        java: str,
+        class_path: str,
+        *,
+        agent: Path | None = None,
+        frame: bytes = b"",
+        longest_file: int | None = None,
+    ) -> None:
         # Spark's jars log at WARN what this JVM lacks of Hadoop; nobody reads it.
         self._process = subprocess.Popen(
-            [java, "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp", class_path, "sealbook.Lab"],
+            [
+                # Bytes; a write beyond fails as on a disk that is full.
+                *([] if longest_file is None else ["prlimit", f"--fsize={longest_file}"]),
+                *(java, "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp", class_path),
+                *([] if agent is None else [f"-javaagent:{agent}"]),
+                "sealbook.Lab",
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
+        assert self._process.stdin is not None
+        self._process.stdin.buffer.write(frame)
+        self._process.stdin.buffer.flush()
 
     def ask(self, do: str, **question: Any) -> dict[str, Any]:
         assert self._process.stdin is not None

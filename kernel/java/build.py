@@ -23,6 +23,9 @@ JAR = HERE.parent / "sealbook" / "spark" / "sealbook.jar"
 #: The entry that says which sources a jar was made of.
 STAMP = "META-INF/sealbook-sources"
 _RELEASE = "17"
+_WANTED = f"a JDK, {_RELEASE} or newer"
+#: Variables with options or classes for javac, which would be in the jar.
+_MEDDLING = ("JDK_JAVAC_OPTIONS", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH")
 #: The earliest time that a zip file can hold.
 _TIME = (1980, 1, 1, 0, 0, 0)
 _MANIFEST = "Manifest-Version: 1.0\r\nPremain-Class: sealbook.Agent\r\n\r\n"
@@ -85,7 +88,7 @@ def find_tool(name: str) -> str:
     places = [str(Path(home) / "bin")] if home else []
     found = shutil.which(name, path=os.pathsep.join([*places, os.environ.get("PATH", os.defpath)]))
     if found is None:
-        raise BuildError(f"There is no {name} here; install a JDK, 17 or newer, or set JAVA_HOME to one.")
+        raise BuildError(f"There is no {name} here; install {_WANTED}, or set JAVA_HOME to one.")
     return found
 
 
@@ -97,14 +100,29 @@ def compile_java(files: list[Path], classes: Path, *, class_path: list[Path]) ->
     BuildError
         There is no compiler, or it refuses them.
     """
+    compiler = find_tool("javac")
     command = [
-        find_tool("javac"),
+        compiler,
         *("--release", _RELEASE, "-encoding", "UTF-8", "-proc:none", "-nowarn", "-Xlint:-options"),
         "-g:source,lines",
         *("-cp", os.pathsep.join(map(str, class_path)), "-d", str(classes)),
         *map(str, files),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    environment = {name: value for name, value in os.environ.items() if name not in _MEDDLING}
+    # In a locale that is not installed, javac does not find files with other letters than ASCII's.
+    environment["LC_ALL"] = "C.UTF-8"
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=environment
+        )
+    except OSError as error:
+        raise BuildError(
+            f"{compiler} cannot be run ({error.strerror}); install a JDK, 17 or newer."
+        ) from None
+    if done.returncode and ("--release" in done.stderr or f"release version {_RELEASE}" in done.stderr):
+        raise BuildError(
+            f"{compiler} is older than Java {_RELEASE}; install {_WANTED}, or set JAVA_HOME to one."
+        )
     if done.returncode:
         raise BuildError(f"The Java sources do not compile:\n{done.stderr.strip()}")
 

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("pyspark")
 
 from java_side import JAVA, Lab, load_build
+from local_spark import LocalSpark, local_spark
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +43,10 @@ def lab(build: Any, class_path: str) -> Iterator[Lab]:
     lab = Lab(build.find_tool("java"), class_path)
     yield lab
     lab.close()
+
+
+@pytest.fixture(scope="module")
+def spark(jar: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSpark]:
+    """Local Spark in a JVM of its own, for one module: PySpark has one context in a process."""
+    with local_spark(jar, tmp_path_factory.mktemp("spark")) as running:
+        yield running

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -15,17 +16,33 @@ import pytest
 from java_side import JAVA, ROOT, load_build
 
 
-def test_two_directories_give_the_same_bytes(jar: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "elsewhere"
+def test_another_directory_time_zone_and_environment_give_the_same_bytes(jar: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "else where" / "é"
     shutil.copytree(JAVA, copy / "kernel" / "java", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in copy.rglob("*.java"):
+        os.utime(path, (0, 0))
+    meddling = {
+        "TZ": "Pacific/Kiritimati",
+        "LC_ALL": "tr_TR.UTF-8",
+        "JAVA_TOOL_OPTIONS": "-Duser.language=tr -Dfile.encoding=ISO-8859-1",
+        "JDK_JAVAC_OPTIONS": "-g -parameters",
+        "_JAVA_OPTIONS": "-Duser.timezone=Asia/Tokyo",
+        "CLASSPATH": "/nowhere",
+        "SOURCE_DATE_EPOCH": "1",
+    }
     done = subprocess.run(
         [sys.executable, str(copy / "kernel" / "java" / "build.py")],
         capture_output=True,
         text=True,
         check=False,
+        env=os.environ | meddling,
+        preexec_fn=lambda: os.umask(0o077),
     )
     assert done.returncode == 0, done.stderr
-    assert (copy / "kernel" / "sealbook" / "spark" / "sealbook.jar").read_bytes() == jar.read_bytes()
+    assert done.stderr == ""
+    built = copy / "kernel" / "sealbook" / "spark" / "sealbook.jar"
+    assert built.read_bytes() == jar.read_bytes()
+    assert built.stat().st_mode & 0o777 == 0o644
 
 
 def test_no_path_of_the_machine_and_no_time_is_in_it(jar: Path) -> None:
@@ -91,3 +108,38 @@ def test_what_does_not_compile_leaves_the_old_jar(tmp_path: Path) -> None:
         build.build(target, sources)
     assert target.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    "says", ["javac: invalid flag: --release", "error: release version 17 not supported"]
+)
+def test_a_jdk_that_is_too_old_is_one_sentence(
+    says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    build = load_build()
+    javac = tmp_path / "jdk" / "bin" / "javac"
+    javac.parent.mkdir(parents=True)
+    javac.write_text(f"#!/bin/sh\necho '{says}' >&2\nexit 2\n")
+    javac.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
+    monkeypatch.setattr(build, "build", lambda: build.compile_java([], tmp_path, class_path=[]))
+    assert build.main() == 2
+    sentence = capsys.readouterr().err
+    assert sentence.endswith("is older than Java 17; install a JDK, 17 or newer, or set JAVA_HOME to one.\n")
+    assert sentence.count("\n") == 1
+
+
+def test_a_javac_that_does_not_run_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    build = load_build()
+    javac = tmp_path / "jdk" / "bin" / "javac"
+    javac.parent.mkdir(parents=True)
+    javac.write_bytes(b"\x7fELF of another processor")
+    javac.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
+    monkeypatch.setattr(build, "build", lambda: build.compile_java([], tmp_path, class_path=[]))
+    assert build.main() == 2
+    assert capsys.readouterr().err.endswith(
+        "cannot be run (Exec format error); install a JDK, 17 or newer.\n"
+    )

@@ -162,6 +162,21 @@ def test_slots_of_two_files_do_not_go_together(lab: Lab, keys: InMemoryKeys, tmp
         assert both_say(lab, tmp_path / "mixed", keys) == "UnsealException"
 
 
+def test_slots_of_two_rotations_of_one_file_do_not_go_together(
+    lab: Lab, keys: InMemoryKeys, tmp_path: Path
+) -> None:
+    """Both are authentic, of this file, and count one rotation."""
+    raws = []
+    sealing.write_bytes(tmp_path / "file", b"content", key="lab/data", keys=keys)
+    for to in ("one", "lab/data"):
+        (tmp_path / "copy").write_bytes((tmp_path / "file").read_bytes())
+        rekey(tmp_path / "copy", to=to, keys=keys)
+        raws.append((tmp_path / "copy").read_bytes())
+    a, b = raws
+    (tmp_path / "mixed").write_bytes(a[: header.SLOT] + b[header.SLOT :])
+    assert both_say(lab, tmp_path / "mixed", keys) == "UnsealException"
+
+
 @pytest.mark.parametrize("end", ["segment", "one", "tag", "all", "header", "nothing"])
 def test_what_was_cut_or_extended_is_refused_at_opening(
     end: str, lab: Lab, keys: InMemoryKeys, tmp_path: Path
@@ -211,7 +226,8 @@ def test_another_key_under_the_same_name_is_refused_and_a_missing_one_named(
     assert both_say(lab, path, InMemoryKeys()) == "KeyUnavailableException"
 
 
-def test_every_byte_of_the_header_counts(lab: Lab, keys: InMemoryKeys, tmp_path: Path) -> None:
+@pytest.mark.parametrize("slots", ["one", "both"])
+def test_every_byte_of_the_header_counts(slots: str, lab: Lab, keys: InMemoryKeys, tmp_path: Path) -> None:
     path = tmp_path / "data"
     sealing.write_bytes(path, b"content", key="one", keys=keys, context={"study": "7"})
     raw = path.read_bytes()
@@ -222,8 +238,23 @@ def test_every_byte_of_the_header_counts(lab: Lab, keys: InMemoryKeys, tmp_path:
     for place in places:
         changed = bytearray(raw)
         changed[place] ^= 1 << (place % 8)
+        if slots == "both" and place < header.SLOT:
+            changed[place + header.SLOT] ^= 1 << (place % 8)
         path.write_bytes(changed)
-        assert both_say(lab, path, keys) == "UnsealException", place
+        # Without a beginning in either slot it does not even look like a sealed file.
+        unlike = slots == "both" and place < len(header.MAGIC)
+        assert both_say(lab, path, keys) == ("NotSealedException" if unlike else "UnsealException"), place
+
+
+def test_a_sequence_that_was_changed_in_both_slots_is_refused(
+    lab: Lab, keys: InMemoryKeys, tmp_path: Path
+) -> None:
+    """Only the MAC stands against it: both slots parse and agree, and the stream is not bound to it."""
+    path = tmp_path / "data"
+    sealing.write_bytes(path, b"content", key="one", keys=keys)
+    path.write_bytes(path.read_bytes().replace(b'"sequence":0', b'"sequence":7'))
+    assert sealing.inspect(path).sequence == 7
+    assert both_say(lab, path, keys) == "UnsealException"
 
 
 def _mutations() -> dict[str, Callable[[dict[str, Any]], Any]]:
@@ -358,6 +389,31 @@ def test_bodies_that_only_who_has_the_key_could_write_are_judged_alike(
     if style == "canonical":
         assert {"sequence=1", "codec='x'", "4 keys", "sealed_at='1000-01-01T00:00:00Z'"} <= fine
         assert not fine & {"5 keys", "unknown=1", "sequence=True", "without sealer", "format=2"}
+
+
+def test_a_commitment_to_another_data_key_is_refused(
+    lab: Lab, keys: InMemoryKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All else is right: wrapped key, MAC and segments. Who has the key could make such a file."""
+    path = tmp_path / "data"
+    with monkeypatch.context() as patch:
+        patch.setattr(envelope, "commitment", lambda data_key, file_id: bytes(32))
+        sealing.write_bytes(path, b"content", key="one", keys=keys)
+    assert both_say(lab, path, keys) == "UnsealException"
+
+
+def test_nothing_hides_in_the_padding(lab: Lab, keys: InMemoryKeys, tmp_path: Path) -> None:
+    """Under a right MAC: whoever sealed the file put it there."""
+    path = tmp_path / "data"
+    sealing.write_bytes(path, b"content", key="one", keys=keys)
+    raw = path.read_bytes()
+    opened = header.open_header(raw[: header.HEADER], name="x", keys=keys)
+    mac_key = envelope.header_mac_key(opened.data_key, opened.header.file_id)
+    for place in (header.SLOT - 33, header.SLOT - 1000, 12 + len(opened.header.body())):
+        slot = bytearray(raw[: header.SLOT - 32])
+        slot[place] = 1
+        path.write_bytes((slot + hmac.digest(mac_key, slot, "sha256")) * 2 + raw[header.HEADER :])
+        assert both_say(lab, path, keys) == "UnsealException"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -3,7 +3,9 @@
 For exchange with whoever reads Parquet: the file stays a Parquet file, of which single columns, or all of
 it, are encrypted by the format's own means. Spark reads and writes the same files with
 ``sealbook.parquet.SealbookKms``. For everything else a sealed file is simpler and hides more: an encrypted
-Parquet file still shows how it is made up, and its columns that no key was named for.
+Parquet file still shows how it is made up, and its columns that no key was named for. And who reads encrypted
+Parquet, Spark or pyarrow, also reads what is not encrypted at all: whoever may write files can put a plain
+one in its place. :func:`read_table` looks; a sealed file cannot be replaced so.
 
 Parquet has its data keys wrapped under *master keys*, which here are sealbook's keys, by name. A wrapped key
 is the base64 of::
@@ -29,7 +31,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from sealbook.errors import InputError, MissingDependencyError, SealbookError
+from sealbook.errors import InputError, MissingDependencyError, RefusedError, SealbookError
 from sealbook.sealing.errors import UnsealError
 from sealbook.sealing.keys import (
     KEY_BYTES,
@@ -53,6 +55,8 @@ except ImportError as error:
 __all__ = ["KmsClient", "decryption", "encryption", "read_table", "unwrap", "wrap", "write_table"]
 
 _FORMAT: Final = 1
+#: What a Parquet file ends with whose footer is encrypted; others end with PAR1.
+_MAGIC: Final = b"PARE"
 _NONCE: Final = 12
 _TAG: Final = 16
 _HEAD: Final = 1 + 4 + _NONCE
@@ -197,12 +201,37 @@ def read_table(source: Any, *, keys: KeyProvider | None = None, **options: Any) 
 
     Raises
     ------
+    RefusedError
+        A file has its footer in clear, as have all that are not encrypted. Where that is meant, read it with
+        pyarrow and :func:`decryption`.
     SealbookError
         A key is not released, or the file or the key is not the one it was written with.
     """
     client = KmsClient(_provider(keys))
     with _sentence(client, source):
+        _require_encrypted(source, client, options.get("filesystem"))
         return pq.read_table(source, decryption_properties=_decryption(client), **options)
+
+
+def _require_encrypted(source: Any, client: KmsClient, filesystem: Any) -> None:
+    """Refuse what is not encrypted as a whole: pyarrow would read it as if nothing were missing."""
+    if hasattr(source, "seek"):
+        _require_magic(source, "The Parquet file")
+        source.seek(0)
+        return
+    found = pq.ParquetDataset(source, filesystem=filesystem, decryption_properties=_decryption(client))
+    for name in found.files:
+        with found.filesystem.open_input_file(name) as file:
+            _require_magic(file, name)
+
+
+def _require_magic(file: Any, name: str) -> None:
+    file.seek(-len(_MAGIC), os.SEEK_END)
+    if file.read(len(_MAGIC)) != _MAGIC:
+        raise RefusedError(
+            f"{name} is not encrypted, or shows its footer in clear: use the file that was encrypted, or "
+            "read it with pyarrow itself if that is meant."
+        )
 
 
 def _encryption(client: KmsClient, key: str | None, columns: Mapping[str, Sequence[str]] | None) -> Any:

@@ -21,8 +21,9 @@ _KINDS: Final[dict[str, type[SealbookError]]] = {
 }
 
 
-def install(module: ModuleType) -> None:
+def install(captured: ModuleType) -> None:
     """Let ``pyspark.errors.exceptions.captured`` tell sealbook's refusals as what they are; once."""
+    module: Any = captured
     stock = module.convert_exception
     if hasattr(stock, "__wrapped__"):
         return

@@ -55,6 +55,7 @@ public final class Lab {
       case "rename" -> answer.put("done", fs(q).rename(path(q), new Path(q.get("to").textValue())));
       case "delete" -> answer.put("done", fs(q).delete(path(q), q.path("recursive").asBoolean()));
       case "mkdirs" -> answer.put("done", fs(q).mkdirs(path(q)));
+      case "tasks" -> tasks(q, answer);
       case "append" -> fs(q).append(path(q));
       case "truncate" -> fs(q).truncate(path(q), 0);
       case "canonical" -> answer.put(
@@ -115,8 +116,15 @@ public final class Lab {
     byte[] data = Base64.getDecoder().decode(q.get("data").textValue());
     int piece = q.path("piece").asInt(Math.max(1, data.length));
     FSDataOutputStream out = fs(q).create(path(q), q.path("overwrite").asBoolean(true));
-    for (int at = 0; at < data.length; at += piece) {
-      out.write(data, at, Math.min(piece, data.length - at));
+    try {
+      for (int at = 0; at < data.length; at += piece) {
+        out.write(data, at, Math.min(piece, data.length - at));
+      }
+    } catch (java.io.IOException e) {
+      if (!q.path("stubborn").asBoolean()) {
+        throw e;
+      }
+      out.close(); // as programs do that close whatever happened
     }
     switch (q.path("end").asText("close")) {
       case "close" -> out.close();
@@ -158,6 +166,35 @@ public final class Lab {
       }
     }
     answer.put("segments", Counters.segmentsDecrypted() - before);
+  }
+
+  /** Read or write as the tasks of a job do: many at a time, each with a file system of its own. */
+  private static void tasks(JsonNode q, ObjectNode answer) throws Exception {
+    var pool = java.util.concurrent.Executors.newFixedThreadPool(8);
+    try {
+      var done = new java.util.ArrayList<java.util.concurrent.Future<Integer>>();
+      for (int i = 0; i < q.get("count").intValue(); i++) {
+        int number = i;
+        done.add(pool.submit(() -> {
+          if (q.path("write").asBoolean()) {
+            try (FSDataOutputStream out = fs(q).create(new Path(path(q), "part-" + number))) {
+              out.write(number);
+            }
+            return 1;
+          }
+          try (FSDataInputStream in = fs(q).open(path(q))) {
+            return in.readAllBytes().length;
+          }
+        }));
+      }
+      int bytes = 0;
+      for (var each : done) {
+        bytes += each.get();
+      }
+      answer.put("bytes", bytes);
+    } finally {
+      pool.shutdown();
+    }
   }
 
   private static void list(JsonNode q, ObjectNode answer) throws Exception {

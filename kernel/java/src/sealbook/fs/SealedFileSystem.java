@@ -94,9 +94,12 @@ public final class SealedFileSystem extends FileSystem {
   @Override
   public FSDataInputStream open(Path path, int bufferSize) throws IOException {
     java.nio.file.Path file = local(path);
-    attributes(file, path);
-    if (Files.isDirectory(file)) {
+    BasicFileAttributes attributes = attributes(file, path);
+    if (attributes.isDirectory()) {
       throw new FileNotFoundException(path + " is a directory; name a file.");
+    }
+    if (!attributes.isRegularFile()) { // opening a pipe would wait for ever
+      throw new PathException(path + " is not a regular file.");
     }
     statistics.incrementReadOps(1);
     return new FSDataInputStream(new SealedInput(file, path.toString(), statistics));
@@ -250,6 +253,9 @@ public final class SealedFileSystem extends FileSystem {
     if (status.isDirectory() || status.getLen() > 0 || hidden) {
       return;
     }
+    if (!Files.isRegularFile(file)) {
+      throw new PathException(status.getPath() + " is not a regular file.");
+    }
     new SealedInput(file, status.getPath().toString(), null).close();
   }
 
@@ -320,8 +326,9 @@ public final class SealedFileSystem extends FileSystem {
     return new Path("file", null, local(path).toString());
   }
 
+  /** As Spark sees it (HadoopFSUtils): a partition by a column `_x` is a directory `_x=1`, and data. */
   private static boolean isHiddenName(String name) {
-    return name.startsWith("_") || name.startsWith(".");
+    return name.startsWith(".") || (name.startsWith("_") && name.indexOf('=') < 0);
   }
 
   /** Committers and catalogs keep what they do in directories that begin so, and readers pass over these. */

@@ -107,6 +107,8 @@ final class SealedInput extends FSInputStream {
       }
       return plain;
     } catch (GeneralSecurityException e) {
+      // It may be the caller's buffer: nothing that was not authenticated stays there.
+      Arrays.fill(out, offset, offset + plainLength(index), (byte) 0);
       throw new UnsealException(name);
     } finally {
       Buffers.give(sealed);

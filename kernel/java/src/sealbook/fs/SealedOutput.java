@@ -42,6 +42,7 @@ final class SealedOutput extends OutputStream implements Abortable, StreamCapabi
   private int filled;
   private long index;
   private boolean done;
+  private boolean failed;
 
   SealedOutput(Path target, String name, boolean overwrite, Key key, ObjectNode sealer, FileSystem.Statistics statistics)
       throws IOException {
@@ -113,6 +114,12 @@ final class SealedOutput extends OutputStream implements Abortable, StreamCapabi
       write(ByteBuffer.wrap(sealed, 0, length));
     } catch (GeneralSecurityException e) {
       throw failed();
+    } catch (IOException e) {
+      // The disk is full, for example, and part of the segment is on it. Who closes all the same must not publish
+      // that, and nothing is encrypted under this nonce again.
+      failed = true;
+      discard();
+      throw e;
     } finally {
       Buffers.give(sealed);
     }
@@ -133,6 +140,9 @@ final class SealedOutput extends OutputStream implements Abortable, StreamCapabi
 
   @Override
   public synchronized void close() throws IOException {
+    if (failed) {
+      throw new IOException(name + " was not written; the disk may be full.");
+    }
     if (done) {
       return;
     }
@@ -144,9 +154,7 @@ final class SealedOutput extends OutputStream implements Abortable, StreamCapabi
       if (overwrite) {
         Files.move(temporary, target, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
       } else {
-        // Other than renaming, linking fails where somebody was faster.
-        Files.createLink(target, temporary);
-        Files.delete(temporary);
+        publishNew();
       }
       finish();
     } catch (java.nio.file.FileAlreadyExistsException e) {
@@ -155,6 +163,22 @@ final class SealedOutput extends OutputStream implements Abortable, StreamCapabi
     } catch (IOException | RuntimeException e) {
       discard();
       throw e;
+    }
+  }
+
+  private void publishNew() throws IOException {
+    try {
+      // Other than renaming, linking fails where somebody was faster.
+      Files.createLink(target, temporary);
+      Files.delete(temporary);
+    } catch (java.nio.file.FileAlreadyExistsException e) {
+      throw e;
+    } catch (UnsupportedOperationException | java.nio.file.FileSystemException e) {
+      // Gramine has no links, nor have some file systems.
+      if (Files.exists(target)) {
+        throw new java.nio.file.FileAlreadyExistsException(name);
+      }
+      Files.move(temporary, target, StandardCopyOption.ATOMIC_MOVE);
     }
   }
 

@@ -1,6 +1,5 @@
 package sealbook.spark;
 
-import org.apache.parquet.crypto.ParquetCryptoRuntimeException;
 import org.apache.parquet.crypto.TagVerificationException;
 import sealbook.Sentence;
 
@@ -20,8 +19,7 @@ public final class Sentences {
       if (at instanceof Sentence sentence) {
         return sentence.kind() + "|" + shown(at.getMessage());
       }
-      if ((at instanceof ParquetCryptoRuntimeException && !hasSentence(at.getCause()))
-          || at instanceof TagVerificationException) {
+      if (at instanceof TagVerificationException) {
         return Sentence.REFUSED
             + "|An encrypted Parquet file was not opened: the file or the key is not the one it was written with;"
             + " use an intact copy.";
@@ -29,17 +27,6 @@ public final class Sentences {
       at = at.getCause();
     }
     return null;
-  }
-
-  private static boolean hasSentence(Throwable error) {
-    Throwable at = error;
-    for (int i = 0; at != null && i < DEEPEST; i++) {
-      if (at instanceof Sentence) {
-        return true;
-      }
-      at = at.getCause();
-    }
-    return false;
   }
 
   private static String shown(String text) {
