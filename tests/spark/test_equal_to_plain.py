@@ -15,7 +15,7 @@ from notebook_of_a_test import Notebook
 from scaled import KEY, NAME, ScaledUser
 
 from tpch import tables
-from tpch.queries import QUERIES
+from tpch.queries import QUERIES, TABLES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("spark")]
 
@@ -51,18 +51,18 @@ def plain(data: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def notebook(here: ScaledUser, kernel_name: str, data: Path) -> Iterator[Notebook]:
-    """A kernel; it seals the tables itself, file by file."""
+    """A kernel; it seals the tables itself."""
     started = Notebook(kernel_name, data)
     code = (
-        "import shutil, sealbook\nfrom pathlib import Path\n"
-        f"for source in Path('plain').rglob('*.parquet'):\n"
-        "    target = Path('sealed') / source.relative_to('plain')\n"
-        "    target.parent.mkdir(parents=True, exist_ok=True)\n"
-        f"    %seal $source $target --key {KEY}\n"
+        f"for name in {TABLES!r}:\n"
+        f"    table = spark.read.parquet(f'file://{data}/plain/{{name}}')\n"
+        f"    table.write.parquet(f'sealed://{KEY}{data}/sealed/{{name}}')\n"
     )
-    _, error = started.run(code)
+    _, error = started.run(code, timeout=300)
     assert not error
-    for path in (data / "sealed").rglob("*.parquet"):
+    sealed = list((data / "sealed").rglob("part-*.parquet"))
+    assert len(sealed) >= len(TABLES)
+    for path in sealed:
         assert path.read_bytes().startswith(b"SEALBOOK")
     yield started
     started.close()

@@ -47,7 +47,7 @@ class Client(JavaClient):
         self.jvm_process.require()
         try:
             return super().send_command(command, retry, binary)
-        except Py4JNetworkError:
+        except (Py4JNetworkError, OSError):  # py4j passes on what a connection was refused with
             self.jvm_process.require(_PATIENCE)
             raise
 
