@@ -198,6 +198,30 @@ def test_an_interrupt_cancels_also_where_the_watch_comes_to_it_late(
     assert FakeJobs.cancelled
 
 
+def test_an_interrupt_cancels_also_where_a_call_to_the_jvm_failed(
+    watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, _, _ = watched
+    stock, failed = FakeJobs.cancel, []
+
+    def fails_first(self: FakeJobs, tag: str) -> None:
+        if not failed:
+            failed.append(tag)
+            raise OSError("the connection broke")
+        stock(self, tag)
+
+    monkeypatch.setattr(FakeJobs, "cancel", fails_first)
+    watch._before(None)
+    time.sleep(0.7)
+    watch.interrupt()
+    end = time.monotonic() + 10
+    while not FakeJobs.cancelled and time.monotonic() < end:
+        time.sleep(0.05)
+    watch._after(None)
+    assert failed
+    assert FakeJobs.cancelled
+
+
 def test_an_interrupt_between_cells_cancels_nothing(watched: Any) -> None:
     watch, _, _ = watched
     watch.interrupt()
