@@ -158,17 +158,25 @@ def test_long_jobs_are_shown_by_a_thread_of_the_watchs_own_in_the_cells_context(
     assert FakeJobs.threads == {"sealbook-spark-progress"}
 
 
-def test_an_interrupt_cancels_at_once_and_again_until_nothing_is_left(watched: Any) -> None:
+def test_an_interrupt_cancels_without_waiting_for_the_next_look_and_again_until_nothing_is_left(
+    watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     watch, _, _ = watched
     FakeJobs.lives = 3
     watch._before(None)
     time.sleep(0.7)
-    began = time.monotonic()
+    monkeypatch.setattr(progress, "_BUSY", 60.0)
+    time.sleep(0.7)  # now it waits for the minute
     watch.interrupt()
+    end = time.monotonic() + 30
     while not FakeJobs.cancelled:
         time.sleep(0.01)
-        assert time.monotonic() - began < 0.3
+        assert time.monotonic() < end
+    monkeypatch.setattr(progress, "_BUSY", 0.1)
     watch._after(None)
+    end = time.monotonic() + 30
+    while len(FakeJobs.cancelled) < 3 and time.monotonic() < end:
+        time.sleep(0.01)
     assert len(FakeJobs.cancelled) >= 3
     assert len(set(FakeJobs.cancelled)) == 1
 
@@ -327,7 +335,7 @@ def test_an_interrupt_cancels_the_jobs_and_the_next_cell_works(
     code = (
         "import time, threading\n"
         "def work(x):\n"
-        "    time.sleep(60)\n"
+        "    time.sleep(600)\n"  # longer than run() waits for a cell
         "    return x\n"
         "jobs = sc.parallelize(range(2), 2).map(work)\n"
         "print('ready', flush=True)\n"
@@ -335,21 +343,18 @@ def test_an_interrupt_cancels_the_jobs_and_the_next_cell_works(
     code += (
         "try:\n    jobs.sum()\nexcept KeyboardInterrupt:\n    print('caught')\n" if caught else "jobs.sum()\n"
     )
-    interrupted: list[float] = []
 
     def during(message: dict[str, Any]) -> None:
         if "ready" in str(message["content"].get("text", "")):
             time.sleep(2)
             manager.interrupt_kernel()
-            interrupted.append(time.monotonic())
 
     messages, _ = run(client, code, during)
-    assert time.monotonic() - interrupted[0] < 5
     assert ("caught" in printed(messages)) is caught
     error = [m["content"]["ename"] for m in messages if m["msg_type"] == "error"]
     assert error == ([] if caught else ["KeyboardInterrupt"])
     assert "Traceback" not in printed(messages)
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while printed(run(client, ACTIVE)[0]).strip() != "0":
         assert time.monotonic() < end, "the job still runs"
     assert printed(run(client, "print(spark.range(7).count())")[0]).strip() == "7"
@@ -360,6 +365,5 @@ def test_a_cell_that_does_other_things_is_interrupted_as_ever(client: Any, manag
         if "ready" in str(message["content"].get("text", "")):
             manager.interrupt_kernel()
 
-    messages, seconds = run(client, "import time\nprint('ready', flush=True)\ntime.sleep(60)", during)
-    assert seconds < 10
+    messages, _ = run(client, "import time\nprint('ready', flush=True)\ntime.sleep(600)", during)
     assert [m["content"]["ename"] for m in messages if m["msg_type"] == "error"] == ["KeyboardInterrupt"]
