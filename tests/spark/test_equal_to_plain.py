@@ -17,7 +17,7 @@ from scaled import KEY, NAME, ScaledUser
 from tpch import tables
 from tpch.queries import QUERIES, TABLES
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("spark")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("spark")]
 
 SCALE = 0.01
 TPCH = Path(tables.__file__).parent
@@ -43,7 +43,7 @@ def plain(data: Path) -> dict[str, Any]:
         cwd=data,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1500,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(done.stdout.strip().rpartition("\n")[2]))
@@ -81,7 +81,7 @@ def trusted(request: pytest.FixtureRequest, notebook: Notebook, data: Path) -> d
         f"open('answer.json', 'w').write(json.dumps(job.run(spark, {told!r})))\n"
         "print(spark.sparkContext.master)"
     )
-    printed, error = notebook.run(code, timeout=600)
+    printed, error = notebook.run(code, timeout=1500)
     assert not error
     assert ("spark://" if request.param != "local" else "local[*]") in printed
     return dict(json.loads((data / "answer.json").read_text()))
