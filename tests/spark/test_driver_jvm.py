@@ -260,10 +260,8 @@ def test_a_jvm_that_ends_at_once_is_explained_by_its_last_word() -> None:
 def test_a_jvm_that_is_never_ready_is_given_up_and_ended(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     code = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    began = time.monotonic()
     with pytest.raises(RefusedError, match="not ready within 1 seconds"):
         Program(code).start(timeout=1)
-    assert time.monotonic() - began < 10
     assert gone(int(pid.read_text()), 1)
 
 

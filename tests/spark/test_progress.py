@@ -158,17 +158,25 @@ def test_long_jobs_are_shown_by_a_thread_of_the_watchs_own_in_the_cells_context(
     assert FakeJobs.threads == {"sealbook-spark-progress"}
 
 
-def test_an_interrupt_cancels_at_once_and_again_until_nothing_is_left(watched: Any) -> None:
+def test_an_interrupt_cancels_without_waiting_for_the_next_look_and_again_until_nothing_is_left(
+    watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     watch, _, _ = watched
     FakeJobs.lives = 3
     watch._before(None)
     time.sleep(0.7)
-    began = time.monotonic()
+    monkeypatch.setattr(progress, "_BUSY", 60.0)
+    time.sleep(0.7)  # now it waits for the minute
     watch.interrupt()
+    end = time.monotonic() + 30
     while not FakeJobs.cancelled:
         time.sleep(0.01)
-        assert time.monotonic() - began < 0.3
+        assert time.monotonic() < end
+    monkeypatch.setattr(progress, "_BUSY", 0.1)
     watch._after(None)
+    end = time.monotonic() + 30
+    while len(FakeJobs.cancelled) < 3 and time.monotonic() < end:
+        time.sleep(0.01)
     assert len(FakeJobs.cancelled) >= 3
     assert len(set(FakeJobs.cancelled)) == 1
 
@@ -195,6 +203,30 @@ def test_an_interrupt_cancels_also_where_the_watch_comes_to_it_late(
     while not FakeJobs.cancelled and time.monotonic() < end:
         time.sleep(0.05)
     watch._after(None)
+    assert FakeJobs.cancelled
+
+
+def test_an_interrupt_cancels_also_where_a_call_to_the_jvm_failed(
+    watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, _, _ = watched
+    stock, failed = FakeJobs.cancel, []
+
+    def fails_first(self: FakeJobs, tag: str) -> None:
+        if not failed:
+            failed.append(tag)
+            raise OSError("the connection broke")
+        stock(self, tag)
+
+    monkeypatch.setattr(FakeJobs, "cancel", fails_first)
+    watch._before(None)
+    time.sleep(0.7)
+    watch.interrupt()
+    end = time.monotonic() + 10
+    while not FakeJobs.cancelled and time.monotonic() < end:
+        time.sleep(0.05)
+    watch._after(None)
+    assert failed
     assert FakeJobs.cancelled
 
 
@@ -296,16 +328,6 @@ def test_a_long_job_shows_its_tasks_below_the_cell(client: Any) -> None:
     assert len(cell) == 1
 
 
-def test_a_short_job_shows_nothing(client: Any) -> None:
-    run(client, "spark.range(5).count(); 0")  # code that is generated and compiled the first time
-    for _ in range(3):
-        messages, seconds = run(client, "spark.range(5).count(); 0")
-        if seconds < progress.PATIENCE:
-            assert texts(messages, "display_data") == []
-            return
-    pytest.skip("this machine is too busy for a short job")
-
-
 @pytest.mark.parametrize("caught", [False, True], ids=["", "and-the-cell-catches-it"])
 def test_an_interrupt_cancels_the_jobs_and_the_next_cell_works(
     caught: bool, client: Any, manager: KernelManager, tmp_path: Path
@@ -313,7 +335,7 @@ def test_an_interrupt_cancels_the_jobs_and_the_next_cell_works(
     code = (
         "import time, threading\n"
         "def work(x):\n"
-        "    time.sleep(60)\n"
+        "    time.sleep(600)\n"  # longer than run() waits for a cell
         "    return x\n"
         "jobs = sc.parallelize(range(2), 2).map(work)\n"
         "print('ready', flush=True)\n"
@@ -321,21 +343,18 @@ def test_an_interrupt_cancels_the_jobs_and_the_next_cell_works(
     code += (
         "try:\n    jobs.sum()\nexcept KeyboardInterrupt:\n    print('caught')\n" if caught else "jobs.sum()\n"
     )
-    interrupted: list[float] = []
 
     def during(message: dict[str, Any]) -> None:
         if "ready" in str(message["content"].get("text", "")):
             time.sleep(2)
             manager.interrupt_kernel()
-            interrupted.append(time.monotonic())
 
     messages, _ = run(client, code, during)
-    assert time.monotonic() - interrupted[0] < 5
     assert ("caught" in printed(messages)) is caught
     error = [m["content"]["ename"] for m in messages if m["msg_type"] == "error"]
     assert error == ([] if caught else ["KeyboardInterrupt"])
     assert "Traceback" not in printed(messages)
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while printed(run(client, ACTIVE)[0]).strip() != "0":
         assert time.monotonic() < end, "the job still runs"
     assert printed(run(client, "print(spark.range(7).count())")[0]).strip() == "7"
@@ -346,6 +365,5 @@ def test_a_cell_that_does_other_things_is_interrupted_as_ever(client: Any, manag
         if "ready" in str(message["content"].get("text", "")):
             manager.interrupt_kernel()
 
-    messages, seconds = run(client, "import time\nprint('ready', flush=True)\ntime.sleep(60)", during)
-    assert seconds < 10
+    messages, _ = run(client, "import time\nprint('ready', flush=True)\ntime.sleep(600)", during)
     assert [m["content"]["ename"] for m in messages if m["msg_type"] == "error"] == ["KeyboardInterrupt"]

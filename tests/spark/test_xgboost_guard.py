@@ -25,7 +25,7 @@ def look(path):
             return False
     return Look()
 
-rows = spark.range(200).selectExpr("id", "id % 5 as other", "cast(id % 2 as double) label")
+rows = spark.range(200).selectExpr("id", "id % 5 as other", "cast(id >= 100 as double) label")
 data = VectorAssembler(inputCols=["id", "other"], outputCol="features").transform(rows)
 """
 
@@ -62,8 +62,9 @@ def test_more_workers_are_refused_before_anything_starts(
 def test_a_pipeline_or_a_changed_estimator_does_not_get_around_it(notebook: Notebook) -> None:
     code = (
         "from pyspark.ml import Pipeline\n"
-        "Pipeline(stages=[SparkXGBClassifier(n_estimators=3)]).fit(data, "
-        "params=None) and SparkXGBClassifier().setParams(num_workers=3).fit(data)"
+        "changed = SparkXGBClassifier(n_estimators=3)\n"
+        "changed.setParams(num_workers=3)\n"
+        "Pipeline(stages=[changed]).fit(data)"
     )
     _, error = notebook.run(code)
     assert error.startswith("RefusedError: XGBoost was not started: its 3 workers")

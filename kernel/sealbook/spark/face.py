@@ -32,6 +32,7 @@ class SparkFace:
     def __init__(self, shell: Any, attester: Attester) -> None:
         self._shell = shell
         self._attester = attester
+        self._chosen = False
         self.names = SparkNames(shell)
         self._watch = CellWatch(shell.display_pub.publish, lambda: present.current().scale.name)
 
@@ -45,6 +46,7 @@ class SparkFace:
         self.names.install()
         self._watch.install(self._shell)
         session.on_default_key.append(self._seal_to)
+        present.on_context.append(self._look_at_key)
 
     def interrupt(self) -> None:
         """Cancel the jobs of the cell that runs; from any thread."""
@@ -70,11 +72,18 @@ class SparkFace:
 
     def _seal_to(self, key: str) -> None:
         """Let Spark seal to the default key that was chosen just now, also in the rest of the same cell."""
+        self._chosen = True
         present.notice_end()
         module = sys.modules.get("pyspark.core.context")
         context = None if module is None else module.SparkContext._active_spark_context
         if context is not None and context._jsc:
+            self._look_at_key(context)
             context._jsc.hadoopConfiguration().set("sealbook.key", key)
+
+    def _look_at_key(self, context: Any) -> None:
+        """Have a changed default key looked at: Hadoop keeps file systems, and they their first one."""
+        if self._chosen:
+            context._jsc.hadoopConfiguration().set("fs.sealed.impl.disable.cache", "true")
 
 
 def _forget_host_settings() -> None:

@@ -28,6 +28,9 @@ _BUSY, _IDLE = 0.25, 0.5
 #: Seconds for which an interrupted cell's jobs are cancelled again: the JVM may be about to start another.
 _CANCEL_FOR: Final = 3.0
 
+#: How often the jobs of an interrupted cell are looked for where that fails.
+_ATTEMPTS: Final = 5
+
 _WIDTH: Final = 30
 
 _INTERRUPT: Final = "spark.job.interruptOnCancel"
@@ -247,11 +250,19 @@ class CellWatch:
                 cell = self._cell
             if cell is None or not cell.watched:
                 continue
-            try:
-                self._watch(cell)
-            except Exception:  # the JVM may be gone; the cell says so itself
+            for _ in range(_ATTEMPTS):
+                try:
+                    self._watch(cell)
+                    break
+                except Exception:  # the JVM may be gone; the cell says so itself
+                    # But what was interrupted must not go on because of one call that failed.
+                    if not cell.due_to_cancel:
+                        break
+                    time.sleep(0.1)
+            if not cell.closed.is_set():
                 with contextlib.suppress(Exception):
                     self._finish(cell, Snapshot())
+                cell.closed.set()
             with self._wake:
                 cell.watched = False
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from py4j.clientserver import ClientServer, ClientServerConnection, JavaClient
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 #: Seconds that a JVM gets to have ended, once a connection to it has.
 _PATIENCE: Final = 2.0
+
+#: How often a connection is tried.
+_ATTEMPTS: Final = 4
 
 
 def _not_py4js(record: logging.LogRecord) -> bool:
@@ -47,7 +51,7 @@ class Client(JavaClient):
         self.jvm_process.require()
         try:
             return super().send_command(command, retry, binary)
-        except Py4JNetworkError:
+        except (Py4JNetworkError, OSError):  # py4j passes on what a connection was refused with
             self.jvm_process.require(_PATIENCE)
             raise
 
@@ -57,10 +61,25 @@ class Client(JavaClient):
             super().garbage_collect_object(target_id, enqueue)
 
     def _create_new_connection(self) -> ClientServerConnection:
-        connection = super()._create_new_connection()
+        connection = self._connected()
         # Each call is a small message and its answer: without this the TLS records wait for one another.
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
+
+    def _connected(self) -> ClientServerConnection:
+        """Connect, and try again where that is broken off.
+
+        Right after an interrupt, which closes a connection in the middle of a call, the JVM was seen to close
+        the next one while it is made. Nothing was asked on it, so it can be made again.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                return super()._create_new_connection()
+            except (Py4JNetworkError, OSError):
+                if attempt + 1 == _ATTEMPTS or not self.jvm_process.alive:
+                    raise
+                time.sleep(0.05 * (attempt + 1))
+        raise AssertionError  # not reached
 
 
 class Gateway(ClientServer):
