@@ -28,7 +28,7 @@ from sealbook.spark.credentials import MASTER, WORKER
 from sealbook.spark.node_group import GO
 from sealbook.spark.node_plan import NodePlan
 from sealbook.spark.processes import Process, end
-from sealbook.spark.profiles import Profile
+from sealbook.spark.profiles import Owner, Profile
 
 #: Seconds that `up` and `join` take at most, unless told otherwise.
 PATIENCE = 90
@@ -88,6 +88,7 @@ def up(
     size: Size,
     broker: Callable[[], BrokerCommand] | Profile,
     *,
+    owners: Sequence[Owner] = (),
     host: str = "127.0.0.1",
     port: int = 7077,
     worker_hosts: Sequence[str] = (),
@@ -101,6 +102,8 @@ def up(
     broker
         Says how to start one, once all else was found fit; or a profile that names one which runs already,
         and its owners.
+    owners
+        Other data owners, in place of the profile's.
     host, port
         Of the master.
     worker_hosts
@@ -131,7 +134,7 @@ def up(
             master=f"spark://{_bracketed(host)}:{port}",
             broker=broker.broker,
             ca=broker.ca,
-            owners=broker.owners,
+            owners=tuple(owners) or broker.owners,
             cores=size.cores,
             memory=size.memory,
         )
