@@ -297,7 +297,7 @@ def test_a_request_is_read_as_the_client_writes_it():
         b"/x\0-1",
         b"/x\0one",
         b"/x\0" + b"9" * 7,
-        b"/x\0" + "١".encode(),
+        b"/x\0" + "١".encode() + b"\0a",
         b"/x\x002\0a",
         b"/x\x001\0a\0NAME",
         b"/x\x001\0a\0=x",

@@ -337,3 +337,25 @@ def test_an_executor_starts_only_in_a_directory_of_its_node(short, monkeypatch):
 class Forked:
     def fork(self):
         return 1
+
+
+def test_a_process_that_is_still_being_measured_does_not_keep_a_broker_waiting(broker):
+    """The measuring may take longer than a broker keeps a connection open."""
+    from sealbook.simulated_loader import MeasuredAttester
+
+    asked = []
+
+    class Slow(MeasuredAttester):
+        def __init__(self):
+            pass
+
+        def wait(self):
+            asked.append("waited")
+
+        def quote(self, data):
+            asked.append("quoted")
+            return broker.attester().quote(data)
+
+    profile = Profile(CLUSTER, "spark://127.0.0.1:7077", broker.url, broker.ca)
+    credentials.enrol(profile, credentials.WORKER, Slow(), ["127.0.0.1"])
+    assert asked == ["waited", "quoted"]

