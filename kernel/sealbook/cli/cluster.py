@@ -86,6 +86,7 @@ def up(
         if ca is not None:
             raise InputError("--ca belongs to --broker: say the address of the broker too.")
         cluster.check_fit(name, host, port)
+        cluster.refuse_busy(host, broker_port, "--broker-port")
         # Before anything is measured: the first time, byte code is written.
         make_policy()
         start = functools.partial(broker_here, name, host, broker_port)
@@ -294,7 +295,6 @@ def broker_here(name: str, host: str, port: int) -> BrokerCommand:
     from sealbook.cli.keyring_access import user_audit
     from sealbook.spark import cluster
 
-    cluster.refuse_busy(host, port, "--broker-port")
     ask = interactive(confirm=not paths.keyring_file().exists())
     given: list[str] = []
 
