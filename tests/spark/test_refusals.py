@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 
 import pytest
 from profile_of_a_test import authority
@@ -97,6 +98,25 @@ def test_a_policy_that_admits_no_node(user):
     sentence = refused(user, "up", "--port", free(), "--broker-port", free())
     assert "The policy admits no node of this machine" in sentence
     assert "`sealbook install`" in sentence
+
+
+def test_what_measures_the_nodes_ends_with_a_start_that_is_given_up(user, tmp_path, monkeypatch):
+    """It is a process of its own, and runs for seconds."""
+    from sealbook.errors import InputError
+    from sealbook.spark import cluster
+
+    monkeypatch.setenv("SEALBOOK_HOME", str(user.home))
+    monkeypatch.setenv("TMPDIR", user.environment["TMPDIR"])
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+    def broker():
+        while not any("measurement.py" in command for command in user.left()):
+            time.sleep(0.02)
+        raise InputError("No.")
+
+    with pytest.raises(InputError, match="No"):
+        cluster.up("lab", cluster.Size(1), broker, port=free())
+    assert user.left() == []
 
 
 @pytest.mark.parametrize(

@@ -304,6 +304,8 @@ class _Start:
                 cwd=self.state.directory,
                 start_new_session=True,
             )
+        # What measures it is in its session, and in no other way known as part of this.
+        self._remember(_AGENT, "", self._agent.pid)
 
     def plan(self, profile: Profile, role: str, directory: Path, host: str, port: int) -> None:
         """Write down what a node is to be."""
@@ -338,6 +340,8 @@ class _Start:
                 address = f"{plan.host}:{plan.port}" if plan.port else plan.host
                 self._remember(plan.role, address, int(str(self._line(said, "pid", int))))
         agent.wait()
+        self.state = self.state.without(agent.pid)
+        self.state.save()
 
     def wait(self) -> None:
         """Wait until the master has registered every worker."""
