@@ -81,6 +81,10 @@ class MeasuredAttester:
         """What this process was measured as; waits for it."""
         return self._measuring.result()
 
+    def wait(self) -> None:
+        """Return once the measuring is done; a broker keeps no connection open for as long."""
+        _ = self.measurement
+
     @functools.cached_property
     def _attester(self) -> Attester:
         from sealbook import paths

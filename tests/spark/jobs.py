@@ -133,3 +133,26 @@ def slow(spark, seconds=20, tasks=8, flag=""):
         return i
 
     return sum(spark.sparkContext.parallelize(range(tasks), tasks).map(work).collect())
+
+
+def slow_write(spark, path, flag, tasks=4):
+    """Write a table and never get ready; touches `flag` with each task."""
+
+    def work(i):
+        import time
+        from pathlib import Path
+
+        Path(f"{flag}.{i}").touch()
+        time.sleep(1 if i < 2 else 600)  # some parts are complete, and nothing else
+        return (i, "x" * 1000)
+
+    rows = spark.sparkContext.parallelize(range(tasks), tasks).map(work)
+    spark.createDataFrame(rows, "a long, b string").write.parquet(path)
+
+
+def readable(spark, path):
+    """Say what reading a table gives: a number of rows, or a sentence."""
+    try:
+        return spark.read.parquet(path).count()
+    except Exception as error:
+        return str(error).splitlines()[0]

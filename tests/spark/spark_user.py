@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,11 @@ from sealbook.spark.cluster_state import DIRECTORY_PREFIX
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended, and how long it took."""
+    """How a command ended."""
 
     status: int
     out: str
     err: str
-    seconds: float
 
 
 class User:
@@ -39,7 +37,6 @@ class User:
         """Run `sealbook ...`; environment variables are set, or taken away with None."""
         reader, number = hand_over("correct horse battery")
         variables = {**os.environ, **self.environment, DESCRIPTOR_VARIABLE: number, **environment}
-        started = time.monotonic()
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "sealbook", *map(str, arguments)],
@@ -52,7 +49,7 @@ class User:
             )
         finally:
             os.close(reader)
-        return Outcome(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+        return Outcome(done.returncode, done.stdout, done.stderr)
 
     def left(self) -> list[str]:
         """Return what is left of clusters: directories and processes."""

@@ -111,6 +111,23 @@ def test_an_option_given_cannot_undo_a_protection(real):
     assert flags["HeapDumpOnOutOfMemoryError"] == "false"
 
 
+def test_every_protection_stands_behind_whatever_else_is_given(tmp_path):
+    program = java(tmp_path, "17.0.1")
+    given = ["-Djdk.attach.allowAttachSelf=true", "-XX:+UsePerfData"]
+    command = jvm.command(program, role="x", main="M", options=given)
+    # Written down once more, so that none is left out by mistake.
+    assert command[-9:-2] == [
+        "-XX:-UsePerfData",
+        "-XX:+DisableAttachMechanism",
+        "-XX:-HeapDumpOnOutOfMemoryError",
+        "-XX:HeapDumpPath=/dev/null",
+        "-XX:ErrorFile=/dev/null",
+        "-XX:-CreateCoredumpOnCrash",
+        "-Djdk.attach.allowAttachSelf=false",
+    ]
+    assert max(map(command.index, given)) < len(command) - 9
+
+
 def test_a_java_that_does_not_know_a_protection_does_not_start(real, monkeypatch):
     monkeypatch.setitem(jvm.PROTECTIONS, "-XX:+NoSuchProtection", "")
     command = jvm.command(real, role="local", main="-version")
@@ -173,9 +190,19 @@ def test_nothing_of_the_hosts_environment_reaches_a_jvm(monkeypatch):
     environment = jvm.environment()
     assert "x" not in environment.values()
     assert environment["SPARK_CONF_DIR"] == str(jvm.CONF_DIR)
+    assert environment["PYTHONSAFEPATH"] == environment["PYTHONNOUSERSITE"] == "1"
+    assert environment["OPENSSL_CONF"] == os.devnull
     # Otherwise workers would write into what is measured.
     assert environment["PYTHONDONTWRITEBYTECODE"] == "1"
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+
+
+def test_where_spark_writes_is_the_nodes_choice_whatever_a_job_says(tmp_path):
+    """SPARK_LOCAL_DIRS comes before spark.local.dir (``Utils.getConfiguredLocalDirs``)."""
+    environment = jvm.environment(local_dirs=tmp_path / "l", temporary=tmp_path / "t", host="127.0.0.2")
+    assert environment["SPARK_LOCAL_DIRS"] == str(tmp_path / "l")
+    assert environment["TMPDIR"] == str(tmp_path / "t")
+    assert environment["SPARK_LOCAL_IP"] == "127.0.0.2"
 
 
 def test_python_workers_import_nothing_from_the_working_directory(tmp_path):

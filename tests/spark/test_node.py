@@ -247,7 +247,7 @@ def test_the_agent_alone_says_that_it_is_started_by_others(tmp_path, arguments):
     assert len(done.stderr.splitlines()) == 1
 
 
-TOGETHER = [sys.executable, "-I", "-B", "-m", "sealbook.spark.node", "together"]
+TOGETHER = [sys.executable, "-I", "-B", Path(__file__).with_name("measured_node.py"), "together"]
 
 
 @pytest.fixture
@@ -274,15 +274,13 @@ def group():
 
 
 def test_nodes_start_once_they_are_told_and_each_in_a_session_and_with_a_log_of_its_own(short, group):
-    from sealbook.simulated_loader import measure_kernel
-
     plans = []
     for name in ("a", "b"):
         (short / name).mkdir(mode=0o700)
         plans.append(plan(short / name, role=credentials.MASTER, port=1, java=Path("/none/java")))
     agent = group(*plans)
     # Also written later than the agent is started: it reads them when they may start.
-    assert json.loads(agent.stdout.readline()) == {"measurement": measure_kernel().mrenclave.hex()}
+    assert json.loads(agent.stdout.readline()) == {"measurement": "31" * 32}
     for each in plans:
         each.write()
     out, errors = agent.communicate("\n", timeout=100)
@@ -337,3 +335,25 @@ def test_an_executor_starts_only_in_a_directory_of_its_node(short, monkeypatch):
 class Forked:
     def fork(self):
         return 1
+
+
+def test_a_process_that_is_still_being_measured_does_not_keep_a_broker_waiting(broker):
+    """The measuring may take longer than a broker keeps a connection open."""
+    from sealbook.simulated_loader import MeasuredAttester
+
+    asked = []
+
+    class Slow(MeasuredAttester):
+        def __init__(self):
+            pass
+
+        def wait(self):
+            asked.append("waited")
+
+        def quote(self, data):
+            asked.append("quoted")
+            return broker.attester().quote(data)
+
+    profile = Profile(CLUSTER, "spark://127.0.0.1:7077", broker.url, broker.ca)
+    credentials.enrol(profile, credentials.WORKER, Slow(), ["127.0.0.1"])
+    assert asked == ["waited", "quoted"]

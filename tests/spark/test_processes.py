@@ -157,3 +157,40 @@ def test_a_state_changed_by_hand_removes_and_ends_nothing(home, before, after):
     path.write_text(text.replace(before, after, 1))
     with pytest.raises(InputError, match="remove it"):
         cluster_state.load("lab")
+
+
+RUN = """
+import os, subprocess, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from guardian import guard
+home, directory = Path(sys.argv[2]), Path(sys.argv[3])
+guardian = guard(home, directory)
+command = [sys.executable, "-c", "import time; time.sleep(300)"]
+one = subprocess.Popen(command, env=os.environ | {"SEALBOOK_HOME": str(home)}, start_new_session=True)
+two = subprocess.Popen([*command, f"{directory}/x"], start_new_session=True)
+print(one.pid, two.pid, flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_what_a_test_run_started_ends_with_it_however_it_ends(tmp_path, number):
+    """Of the tests' own helper, so that no cluster stays when they are cut short."""
+    directory = tmp_path / "short"
+    directory.mkdir()
+    here = os.path.dirname(__file__)  # noqa: PTH120
+    run = subprocess.Popen(
+        [sys.executable, "-c", RUN, here, tmp_path / "home", directory],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    started = [Process.of(int(pid)) for pid in run.stdout.readline().split()]
+    assert all(process.alive for process in started)
+    run.send_signal(number)
+    run.communicate()
+    deadline = time.monotonic() + 60
+    while any(process.alive for process in started) or directory.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

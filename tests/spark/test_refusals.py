@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 
 import pytest
 from profile_of_a_test import authority
@@ -28,20 +29,20 @@ def free() -> int:
         return server.getsockname()[1]
 
 
-def refused(user, *arguments, within=30, **environment) -> str:
+def refused(user, *arguments, **environment) -> str:
+    # A command that hangs is killed, and fails the test; how fast this machine is says nothing.
     outcome = user.run("cluster", *arguments, **environment)
     assert outcome.status == 2, outcome
     sentence = outcome.err.strip().splitlines()[-1]
     assert sentence.startswith("sealbook: ")
     assert sentence.rstrip("`").endswith((".", ")")) or ": " in sentence
     assert "Traceback" not in outcome.err
-    assert outcome.seconds < within
     assert user.left() == []
     return sentence
 
 
 def test_no_java(user, tmp_path):
-    sentence = refused(user, "up", JAVA_HOME=None, PATH=str(tmp_path), within=30)
+    sentence = refused(user, "up", JAVA_HOME=None, PATH=str(tmp_path))
     assert "sudo apt install openjdk-17-jre-headless" in sentence
 
 
@@ -69,15 +70,7 @@ def test_a_busy_port_of_the_master(user, taken, ca):
 
 def test_a_broker_that_is_down(user, ca):
     sentence = refused(
-        user,
-        "join",
-        "--broker",
-        "https://127.0.0.1:1",
-        "--master",
-        "spark://127.0.0.1:7",
-        "--ca",
-        ca,
-        within=60,
+        user, "join", "--broker", "https://127.0.0.1:1", "--master", "spark://127.0.0.1:7", "--ca", ca
     )
     assert "does not answer (Connection refused)" in sentence
 
@@ -87,7 +80,6 @@ def test_a_broker_that_is_slow_is_given_up_after_the_stated_time(user, ca, taken
         user,
         *("join", "--broker", f"https://127.0.0.1:{taken}", "--master", "spark://127.0.0.1:7", "--ca", ca),
         *("--timeout", 6),
-        within=45,
     )
     assert "Within 6 seconds" in sentence
 
@@ -103,9 +95,28 @@ def test_a_policy_that_admits_no_node(user):
 
     text = policy_text(mrenclave=bytes(32), root=platform.root_certificate, now=datetime.now(UTC))
     (directory / "simulated.toml").write_text(text)
-    sentence = refused(user, "up", "--port", free(), "--broker-port", free(), within=90)
+    sentence = refused(user, "up", "--port", free(), "--broker-port", free())
     assert "The policy admits no node of this machine" in sentence
     assert "`sealbook install`" in sentence
+
+
+def test_what_measures_the_nodes_ends_with_a_start_that_is_given_up(user, tmp_path, monkeypatch):
+    """It is a process of its own, and runs for seconds."""
+    from sealbook.errors import InputError
+    from sealbook.spark import cluster
+
+    monkeypatch.setenv("SEALBOOK_HOME", str(user.home))
+    monkeypatch.setenv("TMPDIR", user.environment["TMPDIR"])
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+    def broker():
+        while not any("measurement.py" in command for command in user.left()):
+            time.sleep(0.02)
+        raise InputError("No.")
+
+    with pytest.raises(InputError, match="No"):
+        cluster.up("lab", cluster.Size(1), broker, port=free())
+    assert user.left() == []
 
 
 @pytest.mark.parametrize(
@@ -124,6 +135,9 @@ def test_a_policy_that_admits_no_node(user):
         (("up", "--timeout", "0"), "timeout"),
         (("up", "--ca", "x.pem"), "--broker"),
         (("up", "--broker", "https://127.0.0.1:1"), "--ca"),
+        (("up", "--owner", "a=https://127.0.0.1:1"), "--owner-ca"),
+        (("up", "--owner", "a=https://127.0.0.1:1", "--owner-ca", "b=CA"), "--owner-ca"),
+        (("up", "--owner", "a=http://127.0.0.1:1", "--owner-ca", "a=README"), "README"),
         (("up", "--broker", "http://127.0.0.1:1", "--ca", "CA"), "https://host:port"),
         (("up", "--broker", "https://127.0.0.1:1", "--ca", "/none"), "/none"),
         (("join",), "--broker"),

@@ -7,6 +7,56 @@ import pytest
 from sealbook.errors import RefusedError
 from sealbook.spark import settings
 
+#: Written down once more, so that none is left out or weakened by mistake.
+ALL_PROTECTIVE = """
+spark.ssl.rpc.enabled=true spark.ssl.rpc.protocol=AttestedTLS spark.ssl.rpc.openSslEnabled=false
+spark.ssl.rpc.keyStore=STORE spark.ssl.rpc.keyStorePassword=unused spark.ssl.rpc.keyPassword=unused
+spark.ssl.rpc.trustStore=STORE spark.ssl.rpc.trustStorePassword=unused spark.ssl.enabled=true
+spark.ssl.protocol=AttestedTLS spark.ssl.openSslEnabled=false spark.ssl.keyStore=STORE
+spark.ssl.keyStorePassword=unused spark.ssl.keyPassword=unused spark.ssl.trustStore=STORE
+spark.ssl.trustStorePassword=unused spark.ssl.needClientAuth=true spark.ssl.useNodeLocalConf=true
+spark.authenticate=false spark.network.crypto.enabled=false spark.io.encryption.enabled=true
+spark.io.encryption.keySizeBits=256 spark.python.unix.domain.socket.enabled=true
+spark.python.worker.memory=1048576t spark.python.worker.faulthandler.enabled=false
+spark.sql.execution.pyspark.udf.faulthandler.enabled=false spark.master.rest.enabled=false
+spark.ui.enabled=false spark.driver.log.persistToDfs.enabled=false
+spark.shuffle.service.enabled=false
+spark.sql.streaming.stateStore.providerClass=org.apache.spark.sql.execution.streaming.state.HDFSBackedStateStoreProvider
+spark.sql.catalogImplementation=in-memory spark.hadoop.fs.sealed.impl=sealbook.fs.SealedFileSystem
+spark.hadoop.parquet.crypto.factory.class=org.apache.parquet.crypto.keytools.PropertiesDrivenCryptoFactory
+spark.hadoop.parquet.encryption.kms.client.class=sealbook.parquet.SealbookKms
+spark.redaction.regex=(?i)secret|password|passphrase|token|access[.]?key|private[.]?key
+"""
+ALL_FORBIDDEN = """
+spark.ssl. spark.authenticate. spark.network.crypto. spark.io.encryption.
+spark.driver.extraJavaOptions spark.driver.defaultJavaOptions spark.driver.extraClassPath
+spark.driver.extraLibraryPath spark.driver.userClassPathFirst spark.executor.extraJavaOptions
+spark.executor.defaultJavaOptions spark.executor.extraClassPath spark.executor.extraLibraryPath
+spark.executor.userClassPathFirst spark.driver.defaultExtraClassPath
+spark.executor.defaultExtraClassPath spark.jars spark.jars. spark.archives spark.submit.pyFiles
+spark.files spark.sql.hive.metastore.jars spark.sql.hive.metastore.jars.
+spark.sql.maven.additionalRemoteRepositories spark.pyspark.python spark.pyspark.driver.python
+spark.sql.execution.pyspark.python spark.r. spark.sparkr. spark.resources.discoveryPlugin
+spark.driver.resource. spark.executor.resource. spark.plugins spark.plugins. spark.remote
+spark.connect. spark.metrics.conf spark.metrics.conf. spark.driver.log.localDir
+spark.driver.log.dfsDir spark.python.profile.dump spark.python.unix.domain.socket.dir
+spark.python.daemon.module spark.python.worker.module spark.ui.store.path spark.deploy.recoveryMode
+spark.hadoop.fs.sealed. spark.hadoop.fs.AbstractFileSystem.sealed.
+"""
+ALL_SEALED = """
+spark.sql.warehouse.dir spark.eventLog.dir spark.history.fs.logDirectory spark.checkpoint.dir
+spark.sql.streaming.checkpointLocation spark.storage.decommission.fallbackStorage.path
+"""
+
+
+def test_none_is_left_out_or_weakened():
+    store = str(settings.DUMMY_STORE)
+    assert [
+        f"{s.key}={s.value}".replace(store, "STORE") for s in settings.PROTECTIVE
+    ] == ALL_PROTECTIVE.split()
+    assert list(settings.FORBIDDEN) == ALL_FORBIDDEN.split()
+    assert list(settings.SEALED_PATHS) == ALL_SEALED.split()
+
 
 @pytest.fixture
 def conf():
@@ -115,14 +165,14 @@ LEFT_OPEN = {
     "spark.extraListeners": "names a class; there are no others than the measured ones",
     "spark.sql.extensions": "names a class; there are no others than the measured ones",
     "spark.sql.queryExecutionListeners": "names a class; there are no others than the measured ones",
-    "spark.sql.catalog.x": "names a class; where a table goes is the code's own decision, as for any writer",
+    "spark.sql.catalog.x": "names a class; where a table goes is the code's decision, as for any writer",
     "spark.kryo.registrator": "names a class; there are no others than the measured ones",
     "spark.ui.port": "the page of a driver is off, which no other setting changes",
     "spark.ui.filters": "the page of a driver is off, which no other setting changes",
     "spark.history.ui.port": "no history server is started",
     "spark.eventLog.overwrite": "only the directory counts, which must be sealed:",
-    "spark.kubernetes.container.image": "a driver here is local or of a standalone cluster, and reads no such",
-    "spark.yarn.archive": "a driver here is local or of a standalone cluster, and reads no such",
+    "spark.kubernetes.container.image": "drivers are local or of a standalone cluster, and read no such",
+    "spark.yarn.archive": "drivers are local or of a standalone cluster, and read no such",
     "spark.deploy.zookeeper.url": "only masters read it, and theirs are fixed",
     "spark.executorEnv.OMP_NUM_THREADS": "sizes and switches of libraries",
 }

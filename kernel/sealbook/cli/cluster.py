@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ from sealbook.errors import InputError
 
 if TYPE_CHECKING:
     from sealbook.spark.cluster import BrokerCommand
-    from sealbook.spark.profiles import Profile
+    from sealbook.spark.profiles import Owner, Profile
 
 app = typer.Typer(help="Spark clusters in which every node proved what it runs.")
 render = typer.Typer(help="Write what another system starts a cluster with.")
@@ -39,6 +40,14 @@ Broker = Annotated[str | None, typer.Option("--broker", help="https://host:port 
 Authority = Annotated[
     Path | None, typer.Option("--ca", help="The certificate of its authority: broker/ca.pem on its machine.")
 ]
+Owners = Annotated[
+    list[str] | None,
+    typer.Option("--owner", help="NAME=https://host:port of another owner's broker, for keys NAME/..."),
+]
+OwnerAuthorities = Annotated[
+    list[str] | None,
+    typer.Option("--owner-ca", help="NAME=FILE with the certificate of that broker's authority."),
+]
 Timeout = Annotated[int, typer.Option("--timeout", min=1, max=3600, help="Seconds after which to give up.")]
 Host = Annotated[str, typer.Option("--host", help="Address of this machine that the others reach.")]
 
@@ -58,6 +67,8 @@ def up(
     broker: Broker = None,
     ca: Authority = None,
     broker_port: Annotated[int, typer.Option("--broker-port", help="Of the broker that is started.")] = 8440,
+    owner: Owners = None,
+    owner_ca: OwnerAuthorities = None,
     timeout: Timeout = 90,
     json: Json = False,
 ) -> None:
@@ -66,6 +77,7 @@ def up(
 
     profiles.check_name(name)
     size = cluster.Size(workers, cores, memory)
+    owners = _owners(owner or [], owner_ca or [])
     if broker is not None:
         start: Callable[[], BrokerCommand] | Profile = _elsewhere(
             name, f"spark://{_bracketed(host)}:{port}", broker, ca
@@ -74,6 +86,7 @@ def up(
         if ca is not None:
             raise InputError("--ca belongs to --broker: say the address of the broker too.")
         cluster.check_fit(name, host, port)
+        cluster.refuse_busy(host, broker_port, "--broker-port")
         # Before anything is measured: the first time, byte code is written.
         make_policy()
         start = functools.partial(broker_here, name, host, broker_port)
@@ -81,6 +94,7 @@ def up(
         name,
         size,
         start,
+        owners=owners,
         host=host,
         port=port,
         worker_hosts=worker_host or (),
@@ -102,6 +116,8 @@ def join(
     master: Annotated[str | None, typer.Option("--master", help="spark://host:port of the master.")] = None,
     ca: Authority = None,
     name: Annotated[str, typer.Option("--name", help="Of the cluster.")] = DEFAULT_NAME,
+    owner: Owners = None,
+    owner_ca: OwnerAuthorities = None,
     host: Host = "127.0.0.1",
     cores: Cores = 1,
     memory: Memory = "1g",
@@ -116,6 +132,8 @@ def join(
             "Say which cluster to join: --broker https://host:port and --master spark://host:port."
         )
     profile = _elsewhere(name, master, broker, ca)
+    if owners := _owners(owner or [], owner_ca or []):
+        profile = dataclasses.replace(profile, owners=owners)
     size = cluster.Size(1, cores, memory)
     cluster.join(profile, host=host, size=size, patience=timeout, say=console.note)
     if not console.emit({"name": name, "master": master, "broker": broker, "host": host}):
@@ -236,6 +254,21 @@ def _elsewhere(name: str, master: str, broker: str, ca: Path | None) -> Profile:
     return Profile(name=name, master=master, broker=broker, ca=pem, owners=owners)
 
 
+def _owners(brokers: Sequence[str], authorities: Sequence[str]) -> tuple[Owner, ...]:
+    """Return the other data owners that options name."""
+    from sealbook.spark.profiles import Owner
+
+    urls = [each.partition("=")[::2] for each in brokers]
+    files = [each.partition("=")[::2] for each in authorities]
+    if sorted(name for name, _ in urls) != sorted(name for name, _ in files):
+        raise InputError(
+            "Give for each --owner NAME=https://host:port one --owner-ca NAME=FILE with the certificate of "
+            "that broker's authority."
+        )
+    certificates = {name: _read_ca(Path(file)) for name, file in files}
+    return tuple(Owner(name, url, certificates[name]) for name, url in urls)
+
+
 def _read_ca(path: Path) -> str:
     from sealbook.files import read_bounded
 
@@ -262,7 +295,6 @@ def broker_here(name: str, host: str, port: int) -> BrokerCommand:
     from sealbook.cli.keyring_access import user_audit
     from sealbook.spark import cluster
 
-    cluster.refuse_busy(host, port, "--broker-port")
     ask = interactive(confirm=not paths.keyring_file().exists())
     given: list[str] = []
 

@@ -28,7 +28,7 @@ from sealbook.spark.credentials import MASTER, WORKER
 from sealbook.spark.node_group import GO
 from sealbook.spark.node_plan import NodePlan
 from sealbook.spark.processes import Process, end
-from sealbook.spark.profiles import Profile
+from sealbook.spark.profiles import Owner, Profile
 
 #: Seconds that `up` and `join` take at most, unless told otherwise.
 PATIENCE = 90
@@ -88,6 +88,7 @@ def up(
     size: Size,
     broker: Callable[[], BrokerCommand] | Profile,
     *,
+    owners: Sequence[Owner] = (),
     host: str = "127.0.0.1",
     port: int = 7077,
     worker_hosts: Sequence[str] = (),
@@ -101,6 +102,8 @@ def up(
     broker
         Says how to start one, once all else was found fit; or a profile that names one which runs already,
         and its owners.
+    owners
+        Other data owners, in place of the profile's.
     host, port
         Of the master.
     worker_hosts
@@ -131,7 +134,7 @@ def up(
             master=f"spark://{_bracketed(host)}:{port}",
             broker=broker.broker,
             ca=broker.ca,
-            owners=broker.owners,
+            owners=tuple(owners) or broker.owners,
             cores=size.cores,
             memory=size.memory,
         )
@@ -301,6 +304,8 @@ class _Start:
                 cwd=self.state.directory,
                 start_new_session=True,
             )
+        # What measures it is in its session, and in no other way known as part of this.
+        self._remember(_AGENT, "", self._agent.pid)
 
     def plan(self, profile: Profile, role: str, directory: Path, host: str, port: int) -> None:
         """Write down what a node is to be."""
@@ -335,6 +340,8 @@ class _Start:
                 address = f"{plan.host}:{plan.port}" if plan.port else plan.host
                 self._remember(plan.role, address, int(str(self._line(said, "pid", int))))
         agent.wait()
+        self.state = self.state.without(agent.pid)
+        self.state.save()
 
     def wait(self) -> None:
         """Wait until the master has registered every worker."""

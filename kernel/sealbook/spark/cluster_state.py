@@ -26,7 +26,7 @@ class Member:
     Attributes
     ----------
     role
-        ``broker``, ``spark-master`` or ``spark-worker``.
+        ``broker``, ``spark-master``, ``spark-worker``, or while they start ``agent``.
     address
         ``host:port``, or the host.
     """
@@ -59,6 +59,10 @@ class ClusterState:
     def with_member(self, member: Member) -> ClusterState:
         """Return it with one more process."""
         return replace(self, members=(*self.members, member))
+
+    def without(self, pid: int) -> ClusterState:
+        """Return it without the process of this number."""
+        return replace(self, members=tuple(member for member in self.members if member.pid != pid))
 
     def save(self) -> None:
         """Write it."""

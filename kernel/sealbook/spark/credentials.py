@@ -22,6 +22,7 @@ from sealbook.attestation import Attester
 from sealbook.broker.client import BrokerClient, Enrolment
 from sealbook.encoding import canonical_json
 from sealbook.errors import RefusedError, SealbookError
+from sealbook.simulated_loader import MeasuredAttester
 from sealbook.spark.profiles import Profile
 
 MASTER, WORKER, EXECUTOR, DRIVER = "spark-master", "spark-worker", "spark-executor", "spark-driver"
@@ -129,6 +130,8 @@ def enrol(profile: Profile, role: str, attester: Attester, hosts: Sequence[str])
     SealbookError
         A broker refused, or cannot be reached; which one is in the sentence.
     """
+    if isinstance(attester, MeasuredAttester):
+        attester.wait()
     with _named(role, f"of the cluster '{profile.name}'", profile.broker):
         client = BrokerClient(profile.broker, profile.ca, timeout=BROKER_SECONDS)
         home = client.enrol(attester, role=role, cluster=profile.name, hosts=list(hosts))

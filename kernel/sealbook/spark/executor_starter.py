@@ -246,9 +246,6 @@ class ExecutorStarter:
         if call.executor is not None:
             self._selector.unregister(call.executor.ended)
             os.close(call.executor.ended)
-        with contextlib.suppress(OSError):
-            # At once, also while a fork that has not yet become its JVM has a copy.
-            call.connection.shutdown(socket.SHUT_RDWR)
         call.connection.close()
 
 

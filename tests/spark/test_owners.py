@@ -1,0 +1,74 @@
+"""Two data owners with one broker each in one job: a key of each comes from its owner's broker alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from spark_user import temporary_user
+from test_cluster import Trial
+
+from sealbook.broker.passphrase import DESCRIPTOR_VARIABLE, hand_over
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("spark")]
+
+
+@pytest.fixture
+def hospital(user, tmp_path, monkeypatch):
+    """Another owner, whose policy admits the same nodes; and the address of their broker."""
+    from sealbook.cli.cluster import make_policy
+
+    monkeypatch.setenv("SEALBOOK_HOME", str(user.home))
+    make_policy()
+    with temporary_user(tmp_path / "hospital") as hospital:
+        # The simulated platform is the machine, which is the same; and both trust its root.
+        for part in ("policies", "simulated-platform"):
+            shutil.copytree(user.home / part, hospital.home / part)
+        assert hospital.run("keys", "create", "hospital/data").status == 0
+        ready, said = os.pipe()
+        passphrase, number = hand_over("correct horse battery")
+        command = [sys.executable, "-m", "sealbook", "broker", "serve", "--host", "127.0.0.1", "--port", "0"]
+        broker = subprocess.Popen(
+            [*command, "--policy", "simulated", "--ready-fd", str(said)],
+            env=os.environ | hospital.environment | {DESCRIPTOR_VARIABLE: number},
+            pass_fds=[said, passphrase],
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(said)
+        os.close(passphrase)
+        try:
+            with os.fdopen(ready) as lines:
+                hospital.broker = json.loads(lines.readline())
+            yield hospital
+        finally:
+            broker.terminate()
+            broker.wait()
+
+
+def released(user, key: str) -> list[str]:
+    """The sessions that a key was released to."""
+    entries = [json.loads(line) for line in (user.home / "audit.jsonl").read_text().splitlines()]
+    return [e["session"] for e in entries if e["event"] == "release" and e["key"] == key]
+
+
+def test_a_table_under_another_owners_key_is_written_and_read_with_that_owners_consent(user, hospital):
+    trial = Trial(user)
+    where = hospital.broker
+    trial.up("--workers", 1, "--owner", f"hospital={where['url']}", "--owner-ca", f"hospital={where['ca']}")
+    try:
+        place = trial.work / "table"
+        arguments = {"marker": "MARKERqzx8", "path": f"sealed://hospital+data{place}"}
+        with trial.job(name="written", **arguments) as program:
+            assert trial.result(program) == 100
+        files = list(place.glob("part-*"))
+        assert files
+        assert not any(b"MARKERqzx8" in file.read_bytes() for file in files)
+        # The driver's and the executor's JVM asked the hospital, and nobody asked the home broker.
+        assert len(set(released(hospital, "hospital/data"))) >= 2
+        assert released(user, "hospital/data") == []
+    finally:
+        trial.down()
