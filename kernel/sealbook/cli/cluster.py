@@ -16,6 +16,7 @@ from sealbook.errors import InputError
 
 if TYPE_CHECKING:
     from sealbook.spark.cluster import BrokerCommand
+    from sealbook.spark.gramine_nodes import GramineNodes
     from sealbook.spark.profiles import Profile
 
 app = typer.Typer(help="Spark clusters in which every node proved what it runs.")
@@ -40,6 +41,17 @@ Authority = Annotated[
     Path | None, typer.Option("--ca", help="The certificate of its authority: broker/ca.pem on its machine.")
 ]
 Timeout = Annotated[int, typer.Option("--timeout", min=1, max=3600, help="Seconds after which to give up.")]
+Image = Annotated[
+    Path | None,
+    typer.Option("--image", help="Image of --role spark-worker: the nodes run in Gramine.", show_default="none"),
+]
+Tee = Annotated[
+    str, typer.Option("--tee", help="Of --image: gramine-sgx, or gramine-direct (to develop, not attested).")
+]
+Tables = Annotated[
+    Path | None,
+    typer.Option("--tables", help="Sealed tables that nodes of --image see.", show_default="as the image says"),
+]
 Host = Annotated[str, typer.Option("--host", help="Address of this machine that the others reach.")]
 
 
@@ -58,6 +70,12 @@ def up(
     broker: Broker = None,
     ca: Authority = None,
     broker_port: Annotated[int, typer.Option("--broker-port", help="Of the broker that is started.")] = 8440,
+    policy: Annotated[
+        str | None, typer.Option("--policy", help="That admits the nodes of --image, with --broker-port.")
+    ] = None,
+    image: Image = None,
+    tee: Tee = "gramine-sgx",
+    tables: Tables = None,
     timeout: Timeout = 90,
     json: Json = False,
 ) -> None:
@@ -66,6 +84,9 @@ def up(
 
     profiles.check_name(name)
     size = cluster.Size(workers, cores, memory)
+    gramine = _gramine(image, tee, tables)
+    if (policy is None) == (image is not None and broker is None):
+        raise InputError("--policy says which policy admits the nodes of --image where a broker is started.")
     if broker is not None:
         start: Callable[[], BrokerCommand] | Profile = _elsewhere(
             name, f"spark://{_bracketed(host)}:{port}", broker, ca
@@ -73,7 +94,7 @@ def up(
     else:
         if ca is not None:
             raise InputError("--ca belongs to --broker: say the address of the broker too.")
-        start = functools.partial(_broker_here, name, host, broker_port)
+        start = functools.partial(_broker_here, name, host, broker_port, policy)
     profile = cluster.up(
         name,
         size,
@@ -81,6 +102,7 @@ def up(
         host=host,
         port=port,
         worker_hosts=worker_host or (),
+        gramine=gramine,
         patience=timeout,
         say=console.note,
     )
@@ -102,6 +124,9 @@ def join(
     host: Host = "127.0.0.1",
     cores: Cores = 1,
     memory: Memory = "1g",
+    image: Image = None,
+    tee: Tee = "gramine-sgx",
+    tables: Tables = None,
     timeout: Timeout = 90,
     json: Json = False,
 ) -> None:
@@ -114,7 +139,8 @@ def join(
         )
     profile = _elsewhere(name, master, broker, ca)
     size = cluster.Size(1, cores, memory)
-    cluster.join(profile, host=host, size=size, patience=timeout, say=console.note)
+    gramine = _gramine(image, tee, tables)
+    cluster.join(profile, host=host, size=size, gramine=gramine, patience=timeout, say=console.note)
     if not console.emit({"name": name, "master": master, "broker": broker, "host": host}):
         console.line(f"This machine is a worker of '{name}' now; `sealbook cluster down {name}` ends that.")
 
@@ -246,7 +272,17 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _broker_here(name: str, host: str, port: int) -> BrokerCommand:
+def _gramine(image: Path | None, tee: str, tables: Path | None) -> GramineNodes | None:
+    from sealbook.spark.gramine_nodes import GramineNodes
+
+    if image is not None:
+        return GramineNodes.open(image, tee, tables)
+    if tee != "gramine-sgx" or tables is not None:
+        raise InputError("--tee and --tables belong to --image: say which image the nodes run.")
+    return None
+
+
+def _broker_here(name: str, host: str, port: int, policy: str | None) -> BrokerCommand:
     """Return how this user's broker is started, with the cluster made and this machine's code admitted."""
     import os
 
@@ -260,7 +296,13 @@ def _broker_here(name: str, host: str, port: int) -> BrokerCommand:
     from sealbook.spark import cluster
 
     cluster.refuse_busy(host, port, "--broker-port")
-    _admit_this_machine()
+    if policy is None:
+        _admit_this_machine()
+    else:
+        from sealbook.broker import load_policy
+
+        load_policy(policy)
+    guard = policy or _POLICY
     ask = interactive(confirm=not paths.keyring_file().exists())
     given: list[str] = []
 
@@ -270,8 +312,8 @@ def _broker_here(name: str, host: str, port: int) -> BrokerCommand:
         return given[0]
 
     keyring = open_keyring(passphrase=passphrase)
-    Clusters(keyring).add(name, policy=_POLICY)
-    user_audit().append("cluster", decision="added", cluster=name, guard=_POLICY)
+    Clusters(keyring).add(name, policy=guard)
+    user_audit().append("cluster", decision="added", cluster=name, guard=guard)
     stored = keyring.make_reserved(
         BROKER_CA, guard=BROKER_CA, description="issues the broker's own certificate"
     )

@@ -18,10 +18,12 @@ from pathlib import Path
 
 from sealbook.broker.client import BrokerClient
 from sealbook.errors import InputError, RefusedError, SealbookError
+from sealbook.image import java as java_of_images
 from sealbook.simulated_loader import ISOLATED
 from sealbook.spark import cluster_state, jdk, jvm, node, profiles
 from sealbook.spark.cluster_state import DIRECTORY_PREFIX, ClusterState, Member
 from sealbook.spark.credentials import MASTER, WORKER
+from sealbook.spark.gramine_nodes import GramineNodes
 from sealbook.spark.node_plan import NodePlan
 from sealbook.spark.processes import Process, end
 from sealbook.spark.profiles import Profile
@@ -82,6 +84,7 @@ def up(
     host: str = "127.0.0.1",
     port: int = 7077,
     worker_hosts: Sequence[str] = (),
+    gramine: GramineNodes | None = None,
     patience: int = PATIENCE,
     say: Say = lambda text: None,
 ) -> Profile:
@@ -96,6 +99,8 @@ def up(
         Of the master.
     worker_hosts
         Of the workers, in turn; by default all have the master's.
+    gramine
+        What master and workers are started from; None for simulated enclaves.
     patience
         Seconds after which it is given up, and everything ended again.
     say
@@ -109,9 +114,7 @@ def up(
     profiles.check_name(name)
     if not 1 <= port <= 65535:
         raise InputError(f"{port} is not a port: choose one from 1 to 65535.")
-    java = jdk.find_java()
-    jvm.jar()
-    jvm.spark_home()
+    java = _java(gramine)
     _refuse_running(name)
     refuse_busy(host, port, "--port")
     command = None
@@ -127,9 +130,11 @@ def up(
         cores=size.cores,
         memory=size.memory,
     )
+    if gramine is not None:
+        gramine.check_profile(profile)
     hosts = list(worker_hosts) or [host]
     deadline = time.monotonic() + patience
-    start = _Start(name, java, deadline, patience, say)
+    start = _Start(name, java, deadline, patience, say, gramine)
     try:
         if command is not None:
             start.broker(command)
@@ -150,6 +155,7 @@ def join(
     host: str,
     size: Size,
     port: int = 0,
+    gramine: GramineNodes | None = None,
     patience: int = PATIENCE,
     say: Say = lambda text: None,
 ) -> None:
@@ -160,11 +166,11 @@ def join(
     InputError
         As :func:`up`; or the master cannot be reached.
     """
-    java = jdk.find_java()
-    jvm.jar()
-    jvm.spark_home()
+    java = _java(gramine)
+    if gramine is not None:
+        gramine.check_profile(profile)
     _refuse_running(profile.name)
-    start = _Start(profile.name, java, time.monotonic() + patience, patience, say)
+    start = _Start(profile.name, java, time.monotonic() + patience, patience, say, gramine)
     try:
         start.node(profile, WORKER, host, port, size=size)
         start.wait()
@@ -213,8 +219,17 @@ def refuse_busy(host: str, port: int, option: str) -> None:
 class _Start:
     """A start under way; remembers each process before the next is started."""
 
-    def __init__(self, name: str, java: Path, deadline: float, patience: int, say: Say) -> None:
+    def __init__(
+        self,
+        name: str,
+        java: Path,
+        deadline: float,
+        patience: int,
+        say: Say,
+        gramine: GramineNodes | None = None,
+    ) -> None:
         self._java = java
+        self._gramine = gramine
         self._deadline = deadline
         self._patience = patience
         self._say = say
@@ -267,7 +282,8 @@ class _Start:
         )
         plan.write()
         self._say(f"Starting {'the master' if role == MASTER else f'worker {number}'} on {host} ...")
-        argv = [sys.executable, *ISOLATED, *node.AGENT, str(plan.file)]
+        agent = [*node.AGENT, str(plan.file)] if self._gramine is None else self._gramine.command(plan.file)
+        argv = [sys.executable, *ISOLATED, *agent]
         self._spawn(directory, argv, _environment(), role, f"{host}:{port}" if port else host)
         if role == WORKER:
             self._workers.append(directory)
@@ -336,6 +352,16 @@ class _Start:
     def _late(self, what: str, detail: str) -> InputError:
         said = f"; last it said: {detail}" if detail else ""
         return InputError(f"Within {self._patience} seconds {what}, so everything was ended again{said}")
+
+
+def _java(gramine: GramineNodes | None) -> Path:
+    """Return the Java of the nodes; looks at all that they need of this machine."""
+    if gramine is not None:
+        return Path(java_of_images.EXECUTABLE)
+    java = jdk.find_java()
+    jvm.jar()
+    jvm.spark_home()
+    return java
 
 
 def _refuse_running(name: str) -> None:

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.simulated_loader import ISOLATED, MeasuredAttester, Measuring, forget_host_settings
+from sealbook.spark import gramine_jvm
+from sealbook.spark.starter import fork_starter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +40,7 @@ AGENT = ("-m", "sealbook.spark.node")
 EXECUTOR = "executor"
 
 #: Where Gramine has its pseudo-files; elsewhere a node is simulated, as kernels are.
-_GRAMINE = Path("/dev/attestation")
+_GRAMINE = gramine_jvm.MARK
 
 #: What a worker may tell its executors by environment: names of directories, and the user's for Spark.
 _FROM_WORKER = ("SPARK_EXECUTOR_DIRS", "SPARK_USER", "OMP_NUM_THREADS")
@@ -106,7 +108,7 @@ def become_daemon(plan: NodePlan, attester: Attester) -> NoReturn:
         main=main,
         arguments=arguments,
         heap=plan.heap,
-        options=jvm.definitions(settings.daemon_settings()),
+        options=[*jvm.definitions(settings.daemon_settings()), *_starting(plan)],
         temporary=plan.temporary,
         native=not _GRAMINE.exists(),
     )
@@ -131,7 +133,8 @@ def become_executor(plan: NodePlan, given: Sequence[str], attester: Attester) ->
         main=executor_command.MAIN,
         arguments=checked.arguments,
         heap=checked.heap,
-        options=[*checked.options, *jvm.definitions(settings.executor_settings())],
+        options=[*checked.options, *jvm.definitions(settings.executor_settings()), *_starting(plan)],
+        cores=plan.cores,
         temporary=temporary,
         native=not _GRAMINE.exists(),
     )
@@ -139,6 +142,11 @@ def become_executor(plan: NodePlan, given: Sequence[str], attester: Attester) ->
     # What an executor and its Python workers print may be data, and the worker would write it to a file of
     # the host. Errors of tasks travel to the driver, over attested TLS.
     _exec(command, environment, enrolled.frame(), quiet=True)
+
+
+def _starting(plan: NodePlan) -> list[str]:
+    """Return what tells a JVM in Gramine who starts its processes, which is forked here; it must not fork."""
+    return [f"-Dsealbook.starter={fork_starter(plan.temporary)}"] if _GRAMINE.exists() else []
 
 
 def from_worker(environment: Mapping[str, str], local: Path) -> dict[str, str]:
