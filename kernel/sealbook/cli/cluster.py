@@ -43,14 +43,18 @@ Authority = Annotated[
 Timeout = Annotated[int, typer.Option("--timeout", min=1, max=3600, help="Seconds after which to give up.")]
 Image = Annotated[
     Path | None,
-    typer.Option("--image", help="Image of --role spark-worker: the nodes run in Gramine.", show_default="none"),
+    typer.Option(
+        "--image", help="Image of --role spark-worker: the nodes run in Gramine.", show_default="none"
+    ),
 ]
 Tee = Annotated[
     str, typer.Option("--tee", help="Of --image: gramine-sgx, or gramine-direct (to develop, not attested).")
 ]
 Tables = Annotated[
     Path | None,
-    typer.Option("--tables", help="Sealed tables that nodes of --image see.", show_default="as the image says"),
+    typer.Option(
+        "--tables", help="Sealed tables that nodes of --image see.", show_default="as the image says"
+    ),
 ]
 Host = Annotated[str, typer.Option("--host", help="Address of this machine that the others reach.")]
 

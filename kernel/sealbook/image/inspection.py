@@ -52,8 +52,8 @@ _WORK = (
     "kernel looks for no program, library or module in it, and sealed files protect themselves"
 )
 _TABLES = (
-    "it is the directory with the sealed tables, and nothing runs or starts there; a node takes no file in it "
-    "for anything but data, and sealed files protect themselves"
+    "it is the directory with the sealed tables, and nothing runs or starts there; a node takes no file "
+    "in it for anything but data, and sealed files protect themselves"
 )
 
 

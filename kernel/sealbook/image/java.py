@@ -30,7 +30,16 @@ _LEFT_OUT = frozenset(
 #: on disks in clear, and is refused) and native TLS (which would take the attesting provider's place).
 JARS_LEFT_OUT = (
     *("kubernetes-", "volcano-", "vertx-", "spark-kubernetes", "spark-yarn", "spark-connect_"),
-    *("spark-hive", "spark-repl", "scala-compiler", "jline-", "derby", "datanucleus-", "jdo-api", "javax.jdo"),
+    *(
+        "spark-hive",
+        "spark-repl",
+        "scala-compiler",
+        "jline-",
+        "derby",
+        "datanucleus-",
+        "jdo-api",
+        "javax.jdo",
+    ),
     *("hive-beeline", "hive-cli", "hive-common", "hive-exec", "hive-jdbc", "hive-metastore", "hive-serde"),
     *("hive-service", "hive-shims", "HikariCP", "rocksdbjni", "netty-tcnative-boringssl"),
     *("netty-transport-native-epoll", "netty-transport-native-kqueue"),
@@ -53,7 +62,9 @@ def install(root: Path) -> list[Path]:
     java = jdk.find_java()
     home = java.parent.parent
     if not (home / "lib/modules").is_file():
-        raise InputError(f"{home} is not a whole Java: let JAVA_HOME name the directory that has lib/modules.")
+        raise InputError(
+            f"{home} is not a whole Java: let JAVA_HOME name the directory that has lib/modules."
+        )
     binaries = [java]
     put_stripped(java, root, EXECUTABLE)
     put(home / "release", root, PREFIX / "release")

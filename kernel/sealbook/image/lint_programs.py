@@ -42,7 +42,6 @@ _CHILDREN = ("PYTHONNOUSERSITE", "PYTHONSAFEPATH")
 #: Variables with which a shell, the C library or another interpreter loads or runs something before the
 #: program begins.
 _DANGEROUS = {
-    "CLASSPATH": "every JVM without a class path of its own loads classes from it",
     "BASH_ENV": "every bash runs what it names first",
     "BASHOPTS": "it changes how every bash reads a script",
     "ENV": "every shell runs what it names first",
@@ -80,7 +79,9 @@ def check_programs(manifest: Mapping[str, Any], files: Files) -> Iterator[Object
     environment, objections = _environment(loader.get("env"))
     yield from objections
     home = environment.get("JAVA_HOME")
-    directories = [*_STANDARD_CODE, *_prefix(entrypoint), *([home] if is_plain(home) and home != "/" else [])]
+    directories = [*_STANDARD_CODE, *_prefix(entrypoint)]
+    if home and is_plain(home) and home != "/":
+        directories.append(home)
     if not files.complete:
         return
     for name in _SEARCH_PATHS:

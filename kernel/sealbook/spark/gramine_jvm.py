@@ -7,6 +7,7 @@ cache that grew crashed in ``CodeHeap::allocate``, and a fork of a JVM crashed t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -78,9 +79,8 @@ def check(command: Sequence[str]) -> None:
         return next((each.removeprefix(start) for each in reversed(command) if each.startswith(start)), None)
 
     for fixed in _FIXED:
-        name = fixed.partition("=")[0].lstrip("-XX:+")
-        of_it = [each for each in command if each.partition("=")[0].lstrip("-XX:+") == name]
-        if not of_it or of_it[-1] != fixed:
+        said = [each for each in command if _name(each) == _name(fixed)]
+        if not said or said[-1] != fixed:
             raise _refused(f"{fixed} is missing")
     for one, other in (
         ("-Xms", "-Xmx"),
@@ -90,7 +90,13 @@ def check(command: Sequence[str]) -> None:
             raise _refused(f"{one.rstrip('=')} and {other.rstrip('=')} are not the same")
 
 
+def _name(option: str) -> str:
+    """Return what an option sets: for -XX:+NAME, -XX:-NAME, -XX:NAME=VALUE and -DNAME=VALUE the same part."""
+    return re.sub(r"^-XX:[+-]?", "-XX:", option).partition("=")[0]
+
+
 def _refused(cause: str) -> RefusedError:
     return RefusedError(
-        f"This JVM is not started in Gramine: {cause}, and a JVM whose memory changes its shape crashes there."
+        f"This JVM is not started in Gramine: {cause}, and where the memory of a JVM changes its shape it "
+        "crashes there."
     )

@@ -56,7 +56,8 @@ class GramineNodes:
         place = (tables or Path(opened.facts.tables or "/")).absolute()
         if not place.is_dir():
             raise InputError(
-                f"There is no directory {place} for the sealed tables: make it, or name another with --tables."
+                f"There is no directory {place} for the sealed tables: make it, or name another with "
+                "--tables."
             )
         return cls(opened, tee, place)
 
@@ -74,4 +75,3 @@ class GramineNodes:
     def command(self, plan: Path) -> list[str]:
         """Return what starts a node, behind the interpreter and its flags."""
         return gramine_launcher.command(self.tee, self.image.path, self.tables, plan)
-

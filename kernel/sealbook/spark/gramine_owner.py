@@ -8,7 +8,7 @@ import hmac
 from cryptography import x509
 
 from sealbook.broker.certificates import public_der
-from sealbook.errors import RefusedError
+from sealbook.errors import InputError, RefusedError
 from sealbook.spark.profiles import Profile
 
 
@@ -29,6 +29,18 @@ def check_owner(profile: Profile, owner: bytes | None) -> None:
 
 
 def authority_of(ca: str) -> bytes:
-    """Return the SHA-256 of the public key of a broker's authority, given its certificate in PEM."""
-    certificate = x509.load_pem_x509_certificate(ca.encode())
+    """Return the SHA-256 of the public key of a broker's authority, given its certificate in PEM.
+
+    Raises
+    ------
+    InputError
+        It is none.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(ca.encode())
+    except ValueError:
+        raise InputError(
+            "The authority of the broker is not one certificate in PEM: take broker/ca.pem of the sealbook "
+            "directory on the broker's machine."
+        ) from None
     return hashlib.sha256(public_der(certificate.public_key())).digest()

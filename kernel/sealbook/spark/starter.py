@@ -83,7 +83,7 @@ class Starter:
                     os.kill(pid, signal.SIGKILL)
 
     def _serve(self) -> bool:
-        waiting = [self._life, self._listener, *self._children.values()]
+        waiting: list[Any] = [self._life, self._listener, *self._children.values()]
         ready, _, _ = select.select(waiting, [], [], _LOOK_SECONDS)
         if self._life in ready:
             return False

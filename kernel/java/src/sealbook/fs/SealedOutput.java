@@ -144,9 +144,7 @@ final class SealedOutput extends OutputStream implements Abortable, StreamCapabi
       if (overwrite) {
         Files.move(temporary, target, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
       } else {
-        // Other than renaming, linking fails where somebody was faster.
-        Files.createLink(target, temporary);
-        Files.delete(temporary);
+        place();
       }
       finish();
     } catch (java.nio.file.FileAlreadyExistsException e) {
@@ -155,6 +153,21 @@ final class SealedOutput extends OutputStream implements Abortable, StreamCapabi
     } catch (IOException | RuntimeException e) {
       discard();
       throw e;
+    }
+  }
+
+  /** Gives the finished file its name, unless something has it. */
+  private void place() throws IOException {
+    try {
+      // Other than renaming, linking fails where somebody was faster.
+      Files.createLink(target, temporary);
+      Files.delete(temporary);
+    } catch (java.nio.file.FileAlreadyExistsException e) {
+      throw e;
+    } catch (java.nio.file.FileSystemException | UnsupportedOperationException e) {
+      // Gramine has no links. The name is taken by an empty file, which nobody reads as a sealed one.
+      Files.createFile(target);
+      Files.move(temporary, target, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
     }
   }
 

@@ -27,9 +27,14 @@ public final class Starter {
 
   /** Has Spark start its processes here, where this JVM was told of a starter; else changes nothing. */
   public static void install(Instrumentation instrumentation) {
-    if (System.getProperty(PROPERTY) != null) {
+    if (isUsed()) {
       instrumentation.addTransformer(new StartsElsewhere());
     }
+  }
+
+  /** Whether this JVM was told of a starter, which is so in Gramine. */
+  public static boolean isUsed() {
+    return System.getProperty(PROPERTY) != null;
   }
 
   /** In place of {@link ProcessBuilder#start}. */
@@ -51,6 +56,11 @@ public final class Starter {
         throw e;
       }
     }
+  }
+
+  /** In place of {@link File#exists} for the sockets of Python workers, which are no files in Gramine. */
+  public static boolean exists(File file) {
+    return file.getName().endsWith(".sock") || file.exists();
   }
 
   private static byte[] request(ProcessBuilder builder) throws IOException {

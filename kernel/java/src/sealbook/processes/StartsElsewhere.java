@@ -13,18 +13,19 @@ final class StartsElsewhere implements ClassFileTransformer {
   @Override
   public byte[] transform(
       ClassLoader loader, String name, Class<?> before, ProtectionDomain domain, byte[] code) {
-    return Starter.CLASSES.contains(name) ? changed(code) : null;
+    return Starter.CLASSES.contains(name) ? changed(name, code) : null;
   }
 
   /** Returns the class file with its calls replaced. The operands are the same, so no frame changes. */
-  static byte[] changed(byte[] code) {
+  static byte[] changed(String name, byte[] code) {
+    boolean makesSockets = name.endsWith("/PythonWorkerFactory");
     ClassReader reader = new ClassReader(code);
     ClassWriter writer = new ClassWriter(reader, 0);
     reader.accept(
         new ClassVisitor(Opcodes.ASM9, writer) {
           @Override
-          public MethodVisitor visitMethod(int access, String name, String type, String generic, String[] thrown) {
-            return new MethodVisitor(Opcodes.ASM9, super.visitMethod(access, name, type, generic, thrown)) {
+          public MethodVisitor visitMethod(int access, String method, String type, String generic, String[] thrown) {
+            return new MethodVisitor(Opcodes.ASM9, super.visitMethod(access, method, type, generic, thrown)) {
               @Override
               public void visitMethodInsn(int opcode, String owner, String called, String type, boolean itf) {
                 if (owner.equals("java/lang/ProcessBuilder") && called.equals("start")) {
@@ -34,6 +35,9 @@ final class StartsElsewhere implements ClassFileTransformer {
                       "start",
                       "(Ljava/lang/ProcessBuilder;)Ljava/lang/Process;",
                       false);
+                } else if (makesSockets && owner.equals("java/io/File") && called.equals("exists")) {
+                  super.visitMethodInsn(
+                      Opcodes.INVOKESTATIC, "sealbook/processes/Starter", "exists", "(Ljava/io/File;)Z", false);
                 } else {
                   super.visitMethodInsn(opcode, owner, called, type, itf);
                 }
