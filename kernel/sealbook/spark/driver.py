@@ -24,10 +24,11 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 from sealbook import session
 from sealbook.broker.client import BrokerClient, Enrolment
 from sealbook.errors import RefusedError
-from sealbook.spark import credentials, jdk, jvm, settings
+from sealbook.spark import credentials, gramine_jvm, jdk, jvm, settings
 from sealbook.spark.gateway import DriverJvm
 from sealbook.spark.keysource import KeyCallback
 from sealbook.spark.scale import FindCluster, NodeEntry, Scale, cluster_named
+from sealbook.spark.starter import StarterProcess
 
 if TYPE_CHECKING:
     from py4j.clientserver import ClientServer
@@ -73,6 +74,7 @@ class Driver:
         self._enrolled = _LONG_AGO
         self._standing: Enrolment | None = None
         self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._starter: StarterProcess | None = None
 
     # -- where ------------------------------------------------------------------------------
 
@@ -191,8 +193,9 @@ class Driver:
             main=_MAIN,
             heap=heap,
             # Also for a SparkConf that is made on the Java side, by whatever library.
-            options=jvm.definitions(protective),
+            options=[*jvm.definitions(protective), *self._starting(temporary)],
             temporary=temporary,
+            native=not gramine_jvm.MARK.exists(),
         )
         try:
             self._jvm = DriverJvm(command, jvm.environment(local_dirs=blocks), frame)
@@ -203,6 +206,13 @@ class Driver:
         except BaseException:
             self._stop("")
             raise
+
+    def _starting(self, directory: Path) -> list[str]:
+        """Return what tells a JVM in Gramine who starts its processes; see :mod:`.starter`."""
+        if not gramine_jvm.MARK.exists():
+            return []
+        self._starter = StarterProcess(directory)
+        return [f"-Dsealbook.starter={self._starter.path}"]
 
     def _make_frame(self, scale: Scale) -> Callable[[Gateway], bytes]:
         if scale.profile is None:
@@ -219,6 +229,9 @@ class Driver:
         if self._jvm is not None:
             self._jvm.stop(reason)
             self._jvm = None
+        if self._starter is not None:
+            self._starter.end()
+            self._starter = None
         if self._directory is not None:
             with contextlib.suppress(OSError):
                 self._directory.cleanup()

@@ -20,12 +20,16 @@ import select
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sealbook.encoding import parse_json
-from sealbook.errors import InputError
+from sealbook.errors import InputError, RefusedError
+from sealbook.simulated_loader import ISOLATED
 
 _MAX_REQUEST_BYTES = 1 << 20
 #: How often it looks whether a child has ended, in seconds.
@@ -45,9 +49,7 @@ def fork_starter(directory: Path) -> Path:
         Where the socket is named.
     """
     path = Path(tempfile.mkdtemp(prefix="s", dir=directory)) / "s"
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    listener.listen(8)
+    listener = _listening(path)
     reader, writer = os.pipe()
     if os.fork() == 0:
         try:
@@ -60,6 +62,43 @@ def fork_starter(directory: Path) -> Path:
     # Stays open in the JVM: its end is how the starter learns of the JVM's.
     os.set_inheritable(writer, True)
     return path
+
+
+class StarterProcess:
+    """The starter of a driver's JVM: a program of its own, because a kernel has threads and secrets."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "s"
+        self._process = subprocess.Popen(
+            [sys.executable, *ISOLATED, "-m", "sealbook.spark.starter", str(self.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdout is not None  # noqa: S101 - for the type checker
+        if not self._process.stdout.read(1):
+            raise RefusedError("The process that starts Python for Spark did not start: restart the kernel.")
+
+    def end(self) -> None:
+        """End it and what it started."""
+        with contextlib.suppress(OSError):
+            self._process.communicate(timeout=10)
+        self._process.kill()
+        self._process.wait()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serve at the path that is the one argument, until standard input ends."""
+    listener = _listening(Path(arguments[0]))
+    sys.stdout.write(".")
+    sys.stdout.flush()
+    Starter(listener, 0).run()
+
+
+def _listening(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen(8)
+    return listener
 
 
 class Starter:
@@ -186,3 +225,7 @@ def _become(request: dict[str, Any], streams: socket.socket) -> NoReturn:
     except BaseException:
         os._exit(127)
     raise AssertionError
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
