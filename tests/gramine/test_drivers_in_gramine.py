@@ -18,9 +18,7 @@ def driver_kernel(gramine: None, tmp_path_factory: pytest.TempPathFactory) -> st
     from sealbook.cli.install_gramine import ensure_gramine
 
     jvm.jar()
-    image = build(
-        Recipe(layers=("data",), role="spark-driver"), tmp_path_factory.mktemp("images") / "driver"
-    )
+    image = build(Recipe(layers=("data",), role="spark-driver"), tmp_path_factory.mktemp("images") / "driver")
     return str(ensure_gramine("gramine-direct", image=image.path, name="gramine-spark")["kernel"])
 
 
@@ -38,6 +36,6 @@ def test_local_spark_in_gramine_writes_and_reads_sealed_tables(driver_kernel: st
             timeout=600,
         )
         assert read.result == "715"
-    files = [path for path in (tmp_path / "t").glob("part-*.parquet")]
+    files = list((tmp_path / "t").glob("part-*.parquet"))
     assert files
     assert not any(path.read_bytes().startswith(b"PAR1") for path in files)

@@ -21,6 +21,7 @@ from spark_user import User
 
 from sealbook.image.build import Recipe, build
 from sealbook.spark import jvm
+from sealbook.spark.python_functions import SENTENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("gramine")]
 
@@ -153,6 +154,12 @@ def test_sql_on_sealed_parquet_in_gramine_gives_what_plain_spark_gives(cluster: 
         for line in (cluster.user.home / "audit.jsonl").read_text().splitlines()
         if (entry := json.loads(line)).get("event") == "certificate"
     }
+
+
+def test_a_job_with_a_python_function_is_refused_in_one_sentence(cluster: Cluster) -> None:
+    refused = cluster.job(name="python_function")
+    assert refused.returncode != 0
+    assert SENTENCE in refused.stderr
 
 
 def test_a_policy_that_asks_for_evidence_admits_no_such_node(cluster: Cluster) -> None:

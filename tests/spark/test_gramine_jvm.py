@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
+import re
 import socket
 import struct
 import sys
 import tempfile
 import time
+import types
 from pathlib import Path
 
 import pytest
 
 from sealbook.errors import RefusedError
-from sealbook.spark import gramine_jvm
+from sealbook.spark import gramine_jvm, python_functions
 from sealbook.spark.starter import fork_starter
 
 
@@ -179,3 +182,32 @@ def gone(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+# -- Python functions ----------------------------------------------------------------------------
+
+
+def test_a_kernel_in_gramine_sends_no_python_function(tmp_path, monkeypatch):
+    rdd = types.SimpleNamespace(_prepare_for_python_RDD=lambda *given: given)
+    monkeypatch.setattr(gramine_jvm, "MARK", tmp_path / "none")
+    python_functions.guard(rdd)
+    assert rdd._prepare_for_python_RDD("context", "command") == ("context", "command")
+    monkeypatch.setattr(gramine_jvm, "MARK", tmp_path)
+    python_functions.guard(rdd)
+    with pytest.raises(RefusedError, match=r"Python functions .* do not run in executors in Gramine"):
+        rdd._prepare_for_python_RDD("context", "command")
+
+
+def test_every_python_function_goes_through_what_is_guarded():
+    pytest.importorskip("pyspark")
+    import pyspark.core.rdd
+    import pyspark.sql.udf
+
+    assert "_prepare_for_python_RDD(" in inspect.getsource(pyspark.core.rdd._wrap_function)
+    assert "_prepare_for_python_RDD(" in inspect.getsource(pyspark.sql.udf._wrap_function)
+
+
+def test_both_sides_say_the_same_sentence():
+    source = Path(__file__).parents[2] / "kernel/java/src/sealbook/processes/Starter.java"
+    said = "".join(re.findall(r'"([^"]*)"', source.read_text().partition("NO_PYTHON =")[2].partition(";")[0]))
+    assert said == python_functions.SENTENCE

@@ -58,9 +58,9 @@ public final class Starter {
     }
   }
 
-  /** In place of {@link File#exists} for the sockets of Python workers, which are no files in Gramine. */
-  public static boolean exists(File file) {
-    return file.getName().endsWith(".sock") || file.exists();
+  /** In place of {@link ProcessBuilder#start} for Python: its workers would be looked for in /proc. */
+  public static Process refuse(ProcessBuilder builder) throws IOException {
+    throw new IOException(NO_PYTHON);
   }
 
   private static byte[] request(ProcessBuilder builder) throws IOException {
@@ -75,11 +75,18 @@ public final class Starter {
   private static final com.fasterxml.jackson.databind.ObjectMapper MAPPER =
       new com.fasterxml.jackson.databind.ObjectMapper();
 
-  /** The classes that start processes: executors, Python workers, `rm` for directories, Hadoop's `chmod`. */
+  /** The same sentence as in `sealbook.spark.python_functions`, which refuses before a job begins. */
+  static final String NO_PYTHON =
+      "Python functions (UDFs, functions on RDDs) do not run in executors in Gramine: write this with functions"
+          + " of DataFrames or SQL, or run it on a cluster whose nodes are not in Gramine.";
+
+  /** What starts Python workers. */
+  static final String PYTHON = "org/apache/spark/api/python/PythonWorkerFactory";
+
+  /** The classes that start processes: executors, `rm` for directories, Hadoop's `chmod`. */
   static final List<String> CLASSES =
       List.of(
           "org/apache/spark/deploy/worker/ExecutorRunner",
-          "org/apache/spark/api/python/PythonWorkerFactory",
           "org/apache/spark/network/util/JavaUtils",
           "org/apache/hadoop/util/Shell");
 }

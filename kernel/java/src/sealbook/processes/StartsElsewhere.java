@@ -13,12 +13,12 @@ final class StartsElsewhere implements ClassFileTransformer {
   @Override
   public byte[] transform(
       ClassLoader loader, String name, Class<?> before, ProtectionDomain domain, byte[] code) {
-    return Starter.CLASSES.contains(name) ? changed(name, code) : null;
+    return Starter.CLASSES.contains(name) || name.equals(Starter.PYTHON) ? changed(name, code) : null;
   }
 
   /** Returns the class file with its calls replaced. The operands are the same, so no frame changes. */
   static byte[] changed(String name, byte[] code) {
-    boolean makesSockets = name.endsWith("/PythonWorkerFactory");
+    String instead = name.equals(Starter.PYTHON) ? "refuse" : "start";
     ClassReader reader = new ClassReader(code);
     ClassWriter writer = new ClassWriter(reader, 0);
     reader.accept(
@@ -32,12 +32,9 @@ final class StartsElsewhere implements ClassFileTransformer {
                   super.visitMethodInsn(
                       Opcodes.INVOKESTATIC,
                       "sealbook/processes/Starter",
-                      "start",
+                      instead,
                       "(Ljava/lang/ProcessBuilder;)Ljava/lang/Process;",
                       false);
-                } else if (makesSockets && owner.equals("java/io/File") && called.equals("exists")) {
-                  super.visitMethodInsn(
-                      Opcodes.INVOKESTATIC, "sealbook/processes/Starter", "exists", "(Ljava/io/File;)Z", false);
                 } else {
                   super.visitMethodInsn(opcode, owner, called, type, itf);
                 }
