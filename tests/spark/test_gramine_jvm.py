@@ -171,6 +171,14 @@ def test_a_request_that_is_none_is_dropped_and_the_next_one_served(jvm, sent):
     assert number(control) == 0
 
 
+def test_a_request_that_is_too_long_is_dropped_and_not_waited_for(jvm):
+    connection = jvm.connect()
+    # Far less than the starter's patience with somebody who sends nothing.
+    connection.settimeout(15)
+    connection.sendall(struct.pack(">I", (1 << 20) + 1))
+    assert connection.recv(4) == b""
+
+
 def gone(pid: int) -> bool:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:

@@ -16,8 +16,8 @@ from sealbook.spark import gramine_jvm
 
 #: The same sentence as in ``Starter.java``; a test compares.
 SENTENCE: Final = (
-    "Python functions (UDFs, functions on RDDs) do not run in executors in Gramine: write this with functions "
-    "of DataFrames or SQL, or run it on a cluster whose nodes are not in Gramine."
+    "Python functions (UDFs, functions on RDDs) do not run in executors in Gramine: write this with "
+    "functions of DataFrames or SQL, or run it on a cluster whose nodes are not in Gramine."
 )
 
 
