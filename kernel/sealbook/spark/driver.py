@@ -198,7 +198,8 @@ class Driver:
             native=not gramine_jvm.MARK.exists(),
         )
         try:
-            self._jvm = DriverJvm(command, jvm.environment(local_dirs=blocks), frame)
+            host = self.scale.driver_host()  # in Gramine the machine has no name that means an address
+            self._jvm = DriverJvm(command, jvm.environment(local_dirs=blocks, host=host), frame)
             if scale.profile is None:
                 # On a cluster the driver asks the brokers, as the executors do: both must get the same keys.
                 self._callback = KeyCallback(lambda: session.current().keys)
