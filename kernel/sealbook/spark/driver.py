@@ -25,7 +25,7 @@ from sealbook import session
 from sealbook.broker.client import BrokerClient, Enrolment
 from sealbook.errors import RefusedError
 from sealbook.spark import credentials, gramine_jvm, jdk, jvm, settings
-from sealbook.spark.gateway import DriverJvm
+from sealbook.spark.gateway import START_TIMEOUT, DriverJvm
 from sealbook.spark.keysource import KeyCallback
 from sealbook.spark.scale import FindCluster, NodeEntry, Scale, cluster_named
 from sealbook.spark.starter import StarterProcess
@@ -42,6 +42,10 @@ _LOCAL_MASTER: Final = re.compile(r"local(\[[^\]]*\])?")
 
 #: What a driver's heap is when the code does not say: local Spark does all its work in it.
 _HEAP: Final = "2g"
+
+#: Seconds that a JVM gets in Gramine, which hashes every file that it opens (measured: 60 to 100 on a
+#: machine with five times more work than cores).
+_START_IN_GRAMINE: Final = 300.0
 
 #: How old a certificate may be with which a JVM starts: `%scale` may have asked for it just before.
 _FRESH: Final = timedelta(minutes=5)
@@ -199,7 +203,10 @@ class Driver:
         )
         try:
             host = self.scale.driver_host()  # in Gramine the machine has no name that means an address
-            self._jvm = DriverJvm(command, jvm.environment(local_dirs=blocks, host=host), frame)
+            timeout = _START_IN_GRAMINE if gramine_jvm.MARK.exists() else START_TIMEOUT
+            self._jvm = DriverJvm(
+                command, jvm.environment(local_dirs=blocks, host=host), frame, timeout=timeout
+            )
             if scale.profile is None:
                 # On a cluster the driver asks the brokers, as the executors do: both must get the same keys.
                 self._callback = KeyCallback(lambda: session.current().keys)
