@@ -111,7 +111,8 @@ class Starter:
 
     def run(self) -> None:
         """Serve until the JVM has ended, then end what it started."""
-        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Not SIGTERM: a child that the JVM ends at once must not have it ignored still.
+        for name in (signal.SIGINT, signal.SIGHUP):
             signal.signal(name, signal.SIG_IGN)
         try:
             while self._serve():
@@ -213,7 +214,7 @@ def _answer(control: socket.socket, number: int) -> None:
 def _become(request: dict[str, Any], streams: socket.socket) -> NoReturn:
     """Become the program; what it prints as errors goes nowhere, for it may be data."""
     try:
-        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for name in (signal.SIGINT, signal.SIGHUP):
             signal.signal(name, signal.SIG_DFL)
         os.dup2(streams.fileno(), 0)
         os.dup2(streams.fileno(), 1)
