@@ -184,12 +184,20 @@ def small_image(output: Path, *, force: bool = False, **recipe: Any) -> Image:
             put(root, f"lib/{path.name}")
             (root / "lib" / path.name).write_bytes(path.read_bytes())
 
+    def put_java(root: Path) -> list[Path]:
+        parts = ("bin/java", "lib/modules", "lib/server/libjvm.so", "conf/security/java.security")
+        put(root, *(f"java/{part}" for part in parts))
+        put(root, "python/lib/python3.11/site-packages/sealbook/spark/sealbook.jar")
+        return []
+
     with ExitStack() as stack:
+        stack.enter_context(mock.patch("sealbook.spark.jvm.JAR", Path(__file__)))
         for function, stand_in in {
             "distributions.collect": lambda roots: [],
             "interpreter.install": lambda root: put(root, "python/bin/python3", "python/lib/python311.zip"),
             "programs.install": put_programs,
             "libraries.install": put_libraries,
+            "java.install": put_java,
         }.items():
             stack.enter_context(mock.patch(f"sealbook.image.{function}", stand_in))
         return build(Recipe(**recipe), output, force=force)

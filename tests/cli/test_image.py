@@ -24,6 +24,8 @@ FACTS = {
     "work": "host",
     "manifest": "cd" * 32,
     "owner": None,
+    "role": "kernel",
+    "tables": None,
     "groups": {"standard library": {"files": 5, "bytes": 4096}},
 }
 

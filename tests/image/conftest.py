@@ -25,6 +25,8 @@ FACTS: dict[str, Any] = {
     "work": "host",
     "manifest": "cd" * 32,
     "owner": "ab" * 32,
+    "role": "kernel",
+    "tables": None,
     "groups": {
         "interpreter": {"files": 1, "bytes": 100},
         "library OS": {"files": 1, "bytes": 1000},

@@ -69,9 +69,10 @@ def test_there_is_nothing_against_what_gramine_itself_adds_when_it_renders_a_man
 
 
 def test_there_is_nothing_against_what_sealbook_renders():
-    from sealbook.image.build import ARGV, ENVIRONMENT
+    from sealbook.image.build import ENVIRONMENT
     from sealbook.image.interpreter import EXECUTABLE
     from sealbook.image.manifest import EMPTY, Content, render
+    from sealbook.image.roles import KERNEL
 
     directories = [*ENVIRONMENT["PATH"].split(":"), *ENVIRONMENT["LD_LIBRARY_PATH"].split(":")]
     trusted = dict.fromkeys(
@@ -81,7 +82,7 @@ def test_there_is_nothing_against_what_sealbook_renders():
         content = Content(
             name="base",
             entrypoint=str(EXECUTABLE),
-            argv=ARGV,
+            argv=KERNEL.argv,
             environment=ENVIRONMENT,
             libos="gramine/libsysdb.so",
             work=work,

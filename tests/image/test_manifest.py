@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealbook.image import manifest
-from sealbook.image.build import ARGV, ENVIRONMENT
+from sealbook.image.build import ENVIRONMENT
 from sealbook.image.lint import lint
+from sealbook.image.roles import KERNEL
 
 CONTENT = manifest.Content(
     name="kernel",
     entrypoint="/python/bin/python3",
-    argv=ARGV,
+    argv=KERNEL.argv,
     environment=ENVIRONMENT,
     libos="gramine/libsysdb.so",
     work="host",

@@ -23,7 +23,7 @@ class Ran:
     error: str | None
 
 
-def run(client: BlockingKernelClient, code: str, **kwargs: Any) -> Ran:
+def run(client: BlockingKernelClient, code: str, *, timeout: float = 60, **kwargs: Any) -> Ran:
     """Execute a cell and collect its output."""
     text, result, error = [], None, None
 
@@ -39,7 +39,7 @@ def run(client: BlockingKernelClient, code: str, **kwargs: Any) -> Ran:
         elif message["msg_type"] == "error":
             error = f"{content['ename']}: {content['evalue']}"
 
-    reply = client.execute_interactive(code, output_hook=collect, timeout=60, **kwargs)
+    reply = client.execute_interactive(code, output_hook=collect, timeout=timeout, **kwargs)
     return Ran(reply["content"]["status"], "".join(text), result, error)
 
 

@@ -3,7 +3,7 @@
 ``python -I -B driver_program.py INSTRUCTIONS``: a JSON file with "profile" (a name), "host", "directory",
 "job" (a file with a function ``run(spark, arguments)``), "arguments", "settings" (added), "unset" (what to
 take away: key -> value or null), "plain_gateway" (PySpark's own gateway, without TLS). Prints what the job
-returns, as JSON.
+returns, as JSON. "unattested": with the statement of a kernel in gramine-direct in place of evidence.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from sealbook.attestation.unattested import UnattestedAttester
 from sealbook.simulated_loader import MeasuredAttester, Measuring
 
 MAIN = "sealbook.spark.DriverMain"
@@ -62,14 +63,15 @@ class PlainJvm:
 
 
 def main() -> None:
-    attester = MeasuredAttester(Measuring())
+    told = json.loads(Path(sys.argv[1]).read_text())
+    # What a kernel in gramine-direct hands in: nothing there can attest itself, so this program can, too.
+    attester = UnattestedAttester() if told.get("unattested") else MeasuredAttester(Measuring())
     from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
     from sealbook.spark import credentials, jdk, jvm, profiles, settings
     from sealbook.spark.gateway import DriverJvm
 
-    told = json.loads(Path(sys.argv[1]).read_text())
     profile = profiles.load(told["profile"])
     host = told["host"]
     conf = settings.settings(profile) | {

@@ -156,3 +156,34 @@ def readable(spark, path):
         return spark.read.parquet(path).count()
     except Exception as error:
         return str(error).splitlines()[0]
+
+
+def sealed_sums(spark, table, write=False):
+    """SQL and DataFrames on a sealed Parquet table, so that columns, filters, shuffles and joins are used."""
+    from pyspark.sql import functions as F  # noqa: N812
+
+    if write:
+        made = spark.range(20_000, numPartitions=2).select(
+            "id",
+            (F.col("id") % 13).alias("k"),
+            F.concat(F.lit("text-"), F.col("id") * 7 % 1000).alias("text"),
+            (F.col("id") / 3).alias("x"),
+        )
+        made.write.mode("overwrite").parquet(table)
+    frame = spark.read.parquet(table)
+    frame.createOrReplaceTempView("t")
+    grouped = spark.sql(
+        "select k, count(*) n, sum(id) s, max(text) m, round(avg(x), 6) a from t where id > 100 group by k"
+    )
+    joined = grouped.join(frame.filter("text = 'text-7'").select("k", "id"), "k").orderBy("k", "id")
+    return [list(row) for row in grouped.orderBy("k").collect()] + [list(row) for row in joined.collect()]
+
+
+def python_function(spark, count=10):
+    """A job whose executors need Python."""
+    return spark.sparkContext.parallelize(range(count), 2).map(lambda x: x * x).sum()
+
+
+def executor_started(spark):
+    """A job small enough to be mostly the start of an executor."""
+    return spark.range(1000, numPartitions=2).selectExpr("sum(id)").collect()[0][0]

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from sealbook.spark.profiles import Owner, Profile
+from sealbook.spark.profiles import Profile
 
 
 def authority(name: str = "a broker") -> str:
@@ -30,7 +30,6 @@ PROFILE = Profile(
     master="spark://10.0.0.1:7077",
     broker="https://10.0.0.1:8440",
     ca=authority(),
-    owners=(Owner("hospital", "https://hospital.example:8440", authority("hospital")),),
     cores=2,
     memory="1500m",
 )

@@ -16,11 +16,13 @@ import pytest
 from profile_of_a_test import PROFILE
 
 from broker_service import CLUSTER, served
+from sealbook.broker.certificates import authority_id
+from sealbook.broker.owners import Owner
 from sealbook.errors import InputError, RefusedError
 from sealbook.spark import credentials, node
 from sealbook.spark.credentials import Gateway
 from sealbook.spark.node_plan import LONGEST_TEMPORARY, NodePlan
-from sealbook.spark.profiles import Owner, Profile
+from sealbook.spark.profiles import Profile
 
 
 @pytest.fixture
@@ -77,10 +79,9 @@ def test_two_owners_get_the_same_key_and_each_gives_its_own_certificate(broker, 
     # The same machine for both, whose root both trust.
     shutil.copytree(tmp_path / "broker/platform", tmp_path / "other/platform")
     with served(tmp_path / "other") as other:
-        profile = Profile(
-            *(CLUSTER, "spark://127.0.0.1:7077", broker.url, broker.ca),
-            owners=(Owner("hospital", other.url, other.ca),),
-        )
+        broker.service.partners.add_owner(CLUSTER, Owner("hospital", other.url, other.ca))
+        other.service.partners.set_home(CLUSTER, authority_id(broker.ca))
+        profile = Profile(CLUSTER, "spark://127.0.0.1:7077", broker.url, broker.ca)
         both = credentials.enrol(profile, credentials.EXECUTOR, broker.attester(), ["127.0.0.1"])
     assert [access.owner for access in both.brokers] == ["", "hospital"]
     first, second = (access.certificate for access in both.brokers)

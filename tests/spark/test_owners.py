@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from spark_user import temporary_user
-from test_cluster import Trial
+from test_cluster import NAME, Trial
 
 from sealbook.broker.passphrase import DESCRIPTOR_VARIABLE, hand_over
 
@@ -29,11 +29,16 @@ def hospital(user, tmp_path, monkeypatch):
         for part in ("policies", "simulated-platform"):
             shutil.copytree(user.home / part, hospital.home / part)
         assert hospital.run("keys", "create", "hospital/data").status == 0
+        # Each owner names the other: the home its guests' keys, the hospital whose cluster may have them.
+        assert user.run("broker", "cluster", "add", NAME, "--policy", "simulated").status == 0
+        home = user.home / "broker" / "ca.pem"
+        added = hospital.run("broker", "cluster", "add", NAME, "--policy", "simulated", "--home-ca", home)
+        assert added.status == 0, added
         ready, said = os.pipe()
         passphrase, number = hand_over("correct horse battery")
         command = [sys.executable, "-m", "sealbook", "broker", "serve", "--host", "127.0.0.1", "--port", "0"]
         broker = subprocess.Popen(
-            [*command, "--policy", "simulated", "--ready-fd", str(said)],
+            [*command, "--ready-fd", str(said)],
             env=os.environ | hospital.environment | {DESCRIPTOR_VARIABLE: number},
             pass_fds=[said, passphrase],
             stderr=subprocess.DEVNULL,

@@ -10,7 +10,6 @@ from profile_of_a_test import PROFILE, authority
 
 from sealbook.errors import InputError
 from sealbook.spark import profiles
-from sealbook.spark.profiles import Owner
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def test_what_is_saved_is_loaded(path):
 
 
 def test_others_stay_when_one_is_saved_or_removed(path):
-    other = dataclasses.replace(PROFILE, name="other", owners=())
+    other = dataclasses.replace(PROFILE, name="other")
     profiles.save(PROFILE, path)
     profiles.save(other, path)
     profiles.remove("lab", path)
@@ -83,10 +82,10 @@ def change(path, before: str, after: str) -> None:
         ("spark://10.0.0.1:7077", "spark://10.0.0.1:99999"),
         ("https://10.0.0.1:8440", "http://10.0.0.1:8440"),
         ("-----BEGIN CERTIFICATE-----", "-----BEGIN PRIVATE KEY-----"),
-        ('name = "hospital"', 'name = "Hospital/x"'),
         ("[clusters.lab]", "[clusters.'La b']"),
         ("[clusters.lab]", "[clusters.lab"),
-        ("[[clusters.lab.owners]]", "[[clusters.lab.owner]]"),
+        # Owners are named to the home broker, and in no file of the machine where a node runs.
+        ("cores = 2", "cores = 2\nowners = []"),
     ],
 )
 def test_anything_not_understood_is_one_sentence(path, before, after):
@@ -117,13 +116,5 @@ def test_two_certificates_are_not_one_authority():
         dataclasses.replace(PROFILE, ca=authority() + authority())
 
 
-def test_an_owner_stands_once():
-    owner = Owner("hospital", "https://a.example:1", authority())
-    with pytest.raises(InputError, match="twice"):
-        dataclasses.replace(PROFILE, owners=(owner, owner))
-
-
 def test_text_is_quoted_for_toml(path):
-    assert (
-        tomllib.loads(profiles.text({"lab": PROFILE}))["clusters"]["lab"]["owners"][0]["name"] == "hospital"
-    )
+    assert tomllib.loads(profiles.text({"lab": PROFILE}))["clusters"]["lab"]["ca"] == PROFILE.ca

@@ -138,6 +138,13 @@ def test_what_measures_the_nodes_ends_with_a_start_that_is_given_up(user, tmp_pa
         (("up", "--owner", "a=https://127.0.0.1:1"), "--owner-ca"),
         (("up", "--owner", "a=https://127.0.0.1:1", "--owner-ca", "b=CA"), "--owner-ca"),
         (("up", "--owner", "a=http://127.0.0.1:1", "--owner-ca", "a=README"), "README"),
+        (
+            (
+                *("up", "--owner", "a=https://127.0.0.1:1", "--owner-ca", "a=CA"),
+                *("--broker", "https://127.0.0.1:1", "--ca", "CA"),
+            ),
+            "sealbook broker cluster owner",
+        ),
         (("up", "--broker", "http://127.0.0.1:1", "--ca", "CA"), "https://host:port"),
         (("up", "--broker", "https://127.0.0.1:1", "--ca", "/none"), "/none"),
         (("join",), "--broker"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import ssl
+import tempfile
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -23,6 +25,10 @@ def client_context(ca_pem: str) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     _trust(context, ca_pem)
     return context
+
+
+#: Where Gramine has its pseudo-files, and what images have in memory (:mod:`sealbook.image.manifest`).
+_GRAMINE, _ENCLAVE_MEMORY = Path("/dev/attestation"), "/tmp"  # noqa: S108
 
 
 def server_context(node_ca_pem: str) -> ssl.SSLContext:
@@ -47,6 +53,14 @@ def load_identity(context: ssl.SSLContext, certificate_pem: str, key: ec.Ellipti
     Python's ssl reads keys from files only, so the key passes through a file that lies in memory, has no
     name and is gone with its descriptor.
     """
+    content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate_pem.encode()
+    if _GRAMINE.exists():
+        # Gramine has no memfd_create. Images have a tmpfs there: this process's own memory in the enclave.
+        with tempfile.NamedTemporaryFile(dir=_ENCLAVE_MEMORY) as named:
+            named.write(content)
+            named.flush()
+            context.load_cert_chain(named.name)
+        return
     try:
         descriptor = os.memfd_create("identity", os.MFD_CLOEXEC)
     except (AttributeError, OSError):
@@ -56,8 +70,7 @@ def load_identity(context: ssl.SSLContext, certificate_pem: str, key: ec.Ellipti
         ) from None
     try:
         with open(descriptor, "wb", closefd=False) as file:
-            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-            file.write(certificate_pem.encode())
+            file.write(content)
         context.load_cert_chain(f"/proc/self/fd/{descriptor}")
     finally:
         os.close(descriptor)

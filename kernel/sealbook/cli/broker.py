@@ -15,7 +15,6 @@ from sealbook.errors import InputError, MissingDependencyError
 if TYPE_CHECKING:
     from sealbook.broker.service.clusters import Clusters
     from sealbook.broker.service.partners import Partners
-    from sealbook.broker.service.service import BrokerService
     from sealbook.broker.service.sessions import StoredSessions
 
 app = typer.Typer(help="The key broker as a service, for nodes that prove what they are.")
@@ -83,7 +82,7 @@ def serve(
         memory=CollateralMemory(paths.data_dir() / "collateral-memory.json"),
     )
     server = server_module.BrokerServer(service, host=host, port=port)
-    ca = _write_ca(service)
+    ca = _write_ca(service.ca_pem)
     facts = {"url": server.url, "name": service.name, "ca": str(ca)}
     server.run(lambda: _say_ready(facts, ready_fd))
     console.line("The broker has ended.")
@@ -154,11 +153,15 @@ def add_cluster(
     home = authority_id(_read_ca(home_ca)) if home_ca is not None else b""
     clusters = _clusters()
     clusters.add(name, policy=policy)
+    ca = _write_ca(clusters.authority())
     _partners().set_home(name, home)
     user_audit().append("cluster", decision="added", cluster=name, guard=policy, home=home.hex())
-    if not console.emit({"cluster": name, "policy": policy, "home": home.hex()}):
+    if not console.emit({"cluster": name, "policy": policy, "home": home.hex(), "ca": str(ca)}):
         whose = "" if home_ca is None else f" of the broker of {home_ca}"
-        console.line(f"The policy '{policy}' admits the nodes of cluster '{name}'{whose}.")
+        console.line(
+            f"The policy '{policy}' admits the nodes of cluster '{name}'{whose}; they, and other owners, "
+            f"trust this broker by {ca}."
+        )
 
 
 @cluster_app.command("owner")
@@ -268,12 +271,12 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _write_ca(service: BrokerService) -> Path:
+def _write_ca(ca_pem: str) -> Path:
     """Write what clients trust, which is public, where they find it."""
     from sealbook import files
 
     path = paths.data_dir() / "broker" / "ca.pem"
-    files.write_bytes(path, service.ca_pem.encode(), mode=0o644)
+    files.write_bytes(path, ca_pem.encode(), mode=0o644)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Sequence
@@ -16,8 +15,10 @@ from sealbook.cli.options import Force, Json
 from sealbook.errors import InputError
 
 if TYPE_CHECKING:
+    from sealbook.broker.owners import Owner
     from sealbook.spark.cluster import BrokerCommand
-    from sealbook.spark.profiles import Owner, Profile
+    from sealbook.spark.gramine_nodes import GramineNodes
+    from sealbook.spark.profiles import Profile
 
 app = typer.Typer(help="Spark clusters in which every node proved what it runs.")
 render = typer.Typer(help="Write what another system starts a cluster with.")
@@ -49,6 +50,21 @@ OwnerAuthorities = Annotated[
     typer.Option("--owner-ca", help="NAME=FILE with the certificate of that broker's authority."),
 ]
 Timeout = Annotated[int, typer.Option("--timeout", min=1, max=3600, help="Seconds after which to give up.")]
+Image = Annotated[
+    Path | None,
+    typer.Option(
+        "--image", help="Image of --role spark-worker: the nodes run in Gramine.", show_default="none"
+    ),
+]
+Tee = Annotated[
+    str, typer.Option("--tee", help="Of --image: gramine-sgx, or gramine-direct (to develop, not attested).")
+]
+Tables = Annotated[
+    Path | None,
+    typer.Option(
+        "--tables", help="Sealed tables that nodes of --image see.", show_default="as the image says"
+    ),
+]
 Host = Annotated[str, typer.Option("--host", help="Address of this machine that the others reach.")]
 
 
@@ -67,8 +83,14 @@ def up(
     broker: Broker = None,
     ca: Authority = None,
     broker_port: Annotated[int, typer.Option("--broker-port", help="Of the broker that is started.")] = 8440,
+    policy: Annotated[
+        str | None, typer.Option("--policy", help="That admits the nodes of --image, with --broker-port.")
+    ] = None,
     owner: Owners = None,
     owner_ca: OwnerAuthorities = None,
+    image: Image = None,
+    tee: Tee = "gramine-sgx",
+    tables: Tables = None,
     timeout: Timeout = 90,
     json: Json = False,
 ) -> None:
@@ -77,7 +99,14 @@ def up(
 
     profiles.check_name(name)
     size = cluster.Size(workers, cores, memory)
+    if broker is not None and (owner or owner_ca):
+        raise InputError(
+            "Other owners are named to the broker of the cluster: `sealbook broker cluster owner` there."
+        )
     owners = _owners(owner or [], owner_ca or [])
+    gramine = _gramine(image, tee, tables)
+    if (policy is None) == (image is not None and broker is None):
+        raise InputError("--policy says which policy admits the nodes of --image where a broker is started.")
     if broker is not None:
         start: Callable[[], BrokerCommand] | Profile = _elsewhere(
             name, f"spark://{_bracketed(host)}:{port}", broker, ca
@@ -85,19 +114,20 @@ def up(
     else:
         if ca is not None:
             raise InputError("--ca belongs to --broker: say the address of the broker too.")
-        cluster.check_fit(name, host, port)
+        cluster.check_fit(name, host, port, gramine)
         cluster.refuse_busy(host, broker_port, "--broker-port")
         # Before anything is measured: the first time, byte code is written.
-        make_policy()
-        start = functools.partial(broker_here, name, host, broker_port)
+        if policy is None:
+            make_policy()
+        start = functools.partial(broker_here, name, host, broker_port, policy, owners)
     profile = cluster.up(
         name,
         size,
         start,
-        owners=owners,
         host=host,
         port=port,
         worker_hosts=worker_host or (),
+        gramine=gramine,
         patience=timeout,
         say=console.note,
     )
@@ -116,9 +146,10 @@ def join(
     master: Annotated[str | None, typer.Option("--master", help="spark://host:port of the master.")] = None,
     ca: Authority = None,
     name: Annotated[str, typer.Option("--name", help="Of the cluster.")] = DEFAULT_NAME,
-    owner: Owners = None,
-    owner_ca: OwnerAuthorities = None,
     host: Host = "127.0.0.1",
+    image: Image = None,
+    tee: Tee = "gramine-sgx",
+    tables: Tables = None,
     cores: Cores = 1,
     memory: Memory = "1g",
     timeout: Timeout = 90,
@@ -132,10 +163,9 @@ def join(
             "Say which cluster to join: --broker https://host:port and --master spark://host:port."
         )
     profile = _elsewhere(name, master, broker, ca)
-    if owners := _owners(owner or [], owner_ca or []):
-        profile = dataclasses.replace(profile, owners=owners)
     size = cluster.Size(1, cores, memory)
-    cluster.join(profile, host=host, size=size, patience=timeout, say=console.note)
+    gramine = _gramine(image, tee, tables)
+    cluster.join(profile, host=host, size=size, gramine=gramine, patience=timeout, say=console.note)
     if not console.emit({"name": name, "master": master, "broker": broker, "host": host}):
         console.line(f"This machine is a worker of '{name}' now; `sealbook cluster down {name}` ends that.")
 
@@ -250,13 +280,12 @@ def _elsewhere(name: str, master: str, broker: str, ca: Path | None) -> Profile:
             "the sealbook directory on the broker's machine."
         )
     pem = _read_ca(ca) if ca is not None else known.ca  # type: ignore[union-attr]
-    owners = known.owners if known is not None and known.broker == broker else ()
-    return Profile(name=name, master=master, broker=broker, ca=pem, owners=owners)
+    return Profile(name=name, master=master, broker=broker, ca=pem)
 
 
 def _owners(brokers: Sequence[str], authorities: Sequence[str]) -> tuple[Owner, ...]:
     """Return the other data owners that options name."""
-    from sealbook.spark.profiles import Owner
+    from sealbook.broker.owners import Owner
 
     urls = [each.partition("=")[::2] for each in brokers]
     files = [each.partition("=")[::2] for each in authorities]
@@ -282,16 +311,28 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def broker_here(name: str, host: str, port: int) -> BrokerCommand:
+def _gramine(image: Path | None, tee: str, tables: Path | None) -> GramineNodes | None:
+    from sealbook.spark.gramine_nodes import GramineNodes
+
+    if image is not None:
+        return GramineNodes.open(image, tee, tables)
+    if tee != "gramine-sgx" or tables is not None:
+        raise InputError("--tee and --tables belong to --image: say which image the nodes run.")
+    return None
+
+
+def broker_here(
+    name: str, host: str, port: int, policy: str | None = None, owners: Sequence[Owner] = ()
+) -> BrokerCommand:
     """Return how this user's broker is started, with the cluster made and this machine's code admitted."""
     import os
 
     from sealbook import paths
-    from sealbook.broker import open_keyring
-    from sealbook.broker.certificates import Authority as CertificateAuthority
+    from sealbook.broker import load_policy, open_keyring
     from sealbook.broker.passphrase import DESCRIPTOR_VARIABLE, hand_over, interactive
-    from sealbook.broker.reserved import BROKER_CA
     from sealbook.broker.service.clusters import Clusters
+    from sealbook.broker.service.database import open_database
+    from sealbook.broker.service.partners import Partners
     from sealbook.cli.keyring_access import user_audit
     from sealbook.spark import cluster
 
@@ -304,11 +345,18 @@ def broker_here(name: str, host: str, port: int) -> BrokerCommand:
         return given[0]
 
     keyring = open_keyring(passphrase=passphrase)
-    Clusters(keyring).add(name, policy=_POLICY)
-    user_audit().append("cluster", decision="added", cluster=name, guard=_POLICY)
-    stored = keyring.make_reserved(
-        BROKER_CA, guard=BROKER_CA, description="issues the broker's own certificate"
-    )
+    guard = policy or _POLICY
+    if policy is not None:
+        load_policy(policy)
+    clusters = Clusters(keyring)
+    clusters.add(name, policy=guard)
+    user_audit().append("cluster", decision="added", cluster=name, guard=guard)
+    partners = Partners(open_database())
+    for owner in owners:
+        partners.add_owner(name, owner)
+        user_audit().append(
+            "cluster", decision="owner added", cluster=name, owner=owner.name, broker=owner.broker
+        )
     environment, descriptors = dict(os.environ), []
     if given:
         descriptor, environment[DESCRIPTOR_VARIABLE] = hand_over(given[0])
@@ -316,10 +364,10 @@ def broker_here(name: str, host: str, port: int) -> BrokerCommand:
     return cluster.BrokerCommand(
         argv=(sys.executable, "-m", "sealbook", "broker", "serve", "--host", host, "--port", str(port)),
         url=f"https://{_bracketed(host)}:{port}",
-        ca=CertificateAuthority(stored).pem,
+        ca=clusters.authority(),
         environment=environment,
         descriptors=tuple(descriptors),
-        admit=_admit,
+        admit=_admit if policy is None else lambda measurement: None,
     )
 
 

@@ -11,8 +11,10 @@ import typer
 from sealbook.cli import console
 from sealbook.cli.options import Force, Json, size
 from sealbook.errors import InputError
+from sealbook.image.roles import ROLES, role_named
 
 if TYPE_CHECKING:
+    from sealbook.image import Facts
     from sealbook.image.inspection import Inspection
 
 #: Rows of a table that a person may still read.
@@ -54,6 +56,25 @@ def build(
             show_default="me if it is signed, else anyone",
         ),
     ] = None,
+    role: Annotated[
+        str,
+        typer.Option(
+            help=f"{', '.join(ROLES)}: a notebook's kernel, a node of a Spark cluster, or both sides."
+        ),
+    ] = "kernel",
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of --role spark-worker: the certificate of the authority of the broker whose clusters it "
+            "joins, instead of --owner.",
+        ),
+    ] = None,
+    tables: Annotated[
+        str,
+        typer.Option(
+            help="Of --role spark-worker: where its nodes and their drivers have the sealed tables."
+        ),
+    ] = "/work",
     enclave_size: Annotated[str, typer.Option(help="Upper limit of the enclave's memory.")] = "64G",
     force: Force = False,
     json: Json = False,
@@ -65,7 +86,11 @@ def build(
     from sealbook.image.distributions import installed_layers
 
     recipe = Recipe(
-        owner=_owner(owner or ("anyone" if key is None else "me")),
+        owner=_broker(owner, ca, signed=key is not None)
+        if ROLES[role_named(role).name].node
+        else _owner(owner or ("anyone" if key is None else "me")),
+        role=role,
+        tables=tables,
         name=name,
         layers=tuple(layer or installed_layers()),
         packages=tuple(package or ()),
@@ -81,8 +106,40 @@ def build(
     console.line(f"Image: {image.path} ({', '.join(facts.layers)}: {len(facts.packages)} packages)")
     console.line(f"Measurement: {facts.mrenclave}")
     console.line(f"Signer: {facts.mrsigner or 'not signed: say --key to run it on SGX'}")
-    console.line(f"Answers to: {f'the owner {facts.owner}' if facts.owner else 'anyone, also its host'}")
+    console.line(_answers(facts))
     console.line(f"Policies: {image.policy('gramine-sgx')}, {image.policy('gramine-direct')}")
+
+
+def _answers(facts: Facts) -> str:
+    """Return whom what runs in an image obeys."""
+    if ROLES[facts.role].node:
+        whose = (
+            f"the broker with the authority {facts.owner}" if facts.owner else "any broker, also its host's"
+        )
+        return f"Joins the clusters of: {whose}"
+    return f"Answers to: {f'the owner {facts.owner}' if facts.owner else 'anyone, also its host'}"
+
+
+def _broker(owner: str | None, ca: Path | None, *, signed: bool) -> bytes | None:
+    """Return the authority of the broker whose clusters a node may join."""
+    from sealbook.broker.certificates import authority_id
+    from sealbook.files import read_bounded
+
+    if ca is not None:
+        if owner is not None:
+            raise InputError("Say --ca or --owner, not both: each names whose clusters the nodes join.")
+        data = read_bounded(ca, "The authority's certificate", 16 * 1024, regular=True)
+        return authority_id(data.decode("ascii", errors="replace"))
+    if (owner or ("me" if signed else "anyone")) == "me":
+        from sealbook.broker.certificates import Authority
+        from sealbook.broker.reserved import BROKER_CA
+        from sealbook.cli.keyring_access import user_keyring
+
+        stored = user_keyring().make_reserved(
+            BROKER_CA, guard=BROKER_CA, description="issues the broker's own certificate"
+        )
+        return authority_id(Authority(stored).pem)
+    return _owner(owner or "anyone")
 
 
 def _owner(text: str) -> bytes | None:
@@ -151,12 +208,13 @@ def _show(found: Inspection) -> None:
         ["", ""],
         [
             ("image", f"{facts.name} ({', '.join(facts.layers) or 'no layers'})"),
+            ("role", facts.role),
             ("Gramine, Python", f"{facts.gramine}, {facts.python}"),
             ("signed", "yes" if facts.signed else "no"),
             ("measurement", facts.mrenclave or "-"),
             ("signer", facts.mrsigner or "-"),
             ("product, version", f"{facts.isv_prod_id}, {facts.isv_svn}"),
-            ("answers to", facts.owner or "anyone, also its host"),
+            (*_answers(facts).split(": ", 1),),
             ("runs", found.entrypoint),
             ("arguments", " ".join(found.argv)),
             ("starts in", found.start_dir),

@@ -28,9 +28,15 @@ def ensure_gramine(
     from sealbook import paths
     from sealbook.attestation import Policy
     from sealbook.image import Image
+    from sealbook.image.roles import ROLES
     from sealbook.jupyter import kernelspec
 
     opened = Image.open((image or paths.image_dir() / "kernel").absolute())
+    if ROLES[opened.facts.role].node:
+        raise InputError(
+            f"The image {opened.path} is one of nodes, and no kernel runs in it: `sealbook cluster up "
+            "--image` starts nodes, `sealbook image build` without --role makes an image of kernels."
+        )
     problems = opened.problems(tee)
     if problems:
         raise RefusedError(problems[0])

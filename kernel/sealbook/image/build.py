@@ -22,6 +22,7 @@ from sealbook.image import (
     distributions,
     gramine,
     interpreter,
+    java,
     libraries,
     manifest,
     programs,
@@ -31,13 +32,12 @@ from sealbook.image.approval import policy_of
 from sealbook.image.archived_imports import CODE, SOURCE
 from sealbook.image.image import BUILT_TIME, POLICY_FILES, PROGRAM, Facts, Image
 from sealbook.image.measuring import measure
+from sealbook.image.mounts import covers, is_plain
 from sealbook.image.owned_directory import owned_directory
+from sealbook.image.roles import role_named
 from sealbook.image.sigstruct import Sigstruct
 from sealbook.image.tree import put
-
-#: What the kernel is started with. ``-I``: no environment and no working directory on ``sys.path``; ``-B``:
-#: no byte code written.
-ARGV = ("python3", "-I", "-B", "-m", "sealbook.jupyter.gramine_kernel")
+from sealbook.spark import jvm
 
 ENVIRONMENT = {
     "PATH": f"{interpreter.PREFIX / 'bin'}:{programs.DIRECTORY}",
@@ -80,9 +80,14 @@ class Recipe:
     work
         ``"host"`` or ``"encrypted"``; see :mod:`sealbook.image.manifest`.
     owner
-        Public key (32 bytes) of the one whose challenges its kernels answer; None for anyone's.
+        Public key (32 bytes) of the one whose challenges its kernels answer; of a node, the SHA-256 of the
+        public key of the broker's authority whose clusters it joins. None for anyone's.
     enclave_size
         Upper limit of the enclave's memory, as Gramine writes sizes.
+    role
+        A name of :data:`sealbook.image.roles.ROLES`.
+    tables
+        Of a node: the path at which it sees the host's directory with sealed tables; drivers use the same.
     """
 
     name: str = "kernel"
@@ -93,6 +98,8 @@ class Recipe:
     work: str = "host"
     owner: bytes | None = None
     enclave_size: str = "64G"
+    role: str = "kernel"
+    tables: str = manifest.WORK_PLACE
 
 
 def build(
@@ -146,7 +153,8 @@ def _fill(
 ) -> None:
     say("Checking the installed packages")
     roots = [root for layer in layers for root in distributions.LAYERS[layer]]
-    packages = distributions.collect([*roots, *recipe.packages])
+    role = role_named(recipe.role)
+    packages = distributions.collect([*roots, *role.packages, *recipe.packages])
     if recipe.lock is not None:
         distributions.check_lock(packages, recipe.lock)
     root = place / "root"
@@ -158,6 +166,10 @@ def _fill(
         caches.install(root)
     say("Copying programs and libraries")
     tools = programs.install(root)
+    if role.java:
+        say("Copying Java")
+        jvm.jar()
+        tools += java.install(root)
     modules = (root / interpreter.PREFIX.relative_to("/")).rglob("lib-dynload/*.so")
     libraries.install(root, [interpreter.binary(), *modules, *binaries, *tools], found.runtime)
     put(found.libos, place, PurePosixPath("/gramine", found.libos.name))
@@ -172,12 +184,14 @@ def _fill(
         manifest.Content(
             name=recipe.name,
             entrypoint=str(interpreter.EXECUTABLE),
-            argv=ARGV,
-            environment=ENVIRONMENT,
+            argv=role.argv,
+            environment=ENVIRONMENT | role.environment,
             libos=f"gramine/{found.libos.name}",
             work=recipe.work,
             enclave_size=recipe.enclave_size,
             trusted=trusted,
+            role=role,
+            tables=recipe.tables,
         )
     )
     (place / f"{PROGRAM}.manifest").write_text(text, encoding="utf-8")
@@ -197,6 +211,8 @@ def _fill(
         work=recipe.work,
         manifest=hashlib.sha256(text.encode()).hexdigest(),
         owner=recipe.owner.hex() if recipe.owner else None,
+        role=role.name,
+        tables=recipe.tables if role.node else None,
         groups=_groups(place, trusted),
     )
     facts.save(place)
@@ -208,6 +224,13 @@ def _fill(
 def _check(recipe: Recipe) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}", recipe.name):
         raise InputError(f"'{recipe.name}' is not an image name: use letters, digits, '.', '_' and '-'.")
+    role = role_named(recipe.role)
+    if role.node and recipe.work != "host":
+        raise InputError("A node has no directory of a notebook to encrypt: leave --work out.")
+    if not role.node and recipe.tables != manifest.WORK_PLACE:
+        raise InputError("--tables belongs to --role spark-worker: a kernel's notebook is in /work.")
+    if not is_plain(recipe.tables) or recipe.tables == "/":
+        raise InputError(f"'{recipe.tables}' is no place for tables: name it as an absolute path.")
     if recipe.work not in ("host", "encrypted"):
         raise InputError(f"'{recipe.work}' is not a kind of working directory: say host or encrypted.")
     if recipe.key is not None:
@@ -287,8 +310,12 @@ def _group(path: str) -> str:
         return "library OS"
     if within.startswith((f"{site}/sealbook", f"{site}/{CODE}/sealbook.", f"{site}/{SOURCE}/sealbook.")):
         return "sealbook"
+    if within.startswith(f"{site}/pyspark/jars/"):
+        return "jars of Spark"
     if within.startswith(site):
         return "packages"
+    if covers(str(java.PREFIX), within):
+        return "Java"
     if within == str(interpreter.EXECUTABLE):
         return "interpreter"
     if within.startswith(str(interpreter.PREFIX)):

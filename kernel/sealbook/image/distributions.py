@@ -24,6 +24,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 import sealbook
 from sealbook.errors import InputError, RefusedError
+from sealbook.image import java
 
 #: Layers of an image, one for each purpose, in the order in which they build upon each other.
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -232,7 +233,7 @@ def _kept(target: PurePosixPath, keeps_stubs: bool) -> bool:
         return False  # code that would run at every start, for installations of developers
     if target.suffix == ".pyi" and keeps_stubs:
         return True
-    pruned = any(target.is_relative_to(place) for place in _PRUNED_PLACES)
+    pruned = any(target.is_relative_to(place) for place in _PRUNED_PLACES) or java.is_left_out(target)
     return (
         not pruned
         and target.suffix not in _PRUNED_SUFFIXES

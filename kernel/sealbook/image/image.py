@@ -52,7 +52,12 @@ class Facts:
     manifest
         SHA-256 of ``kernel.manifest`` in hex.
     owner
-        Whose challenges its kernels answer (an Ed25519 public key in hex), or None for anyone's.
+        Whose challenges its kernels answer (an Ed25519 public key in hex), or whose clusters its nodes join
+        (SHA-256 of the public key of the broker's authority); None for anyone's.
+    role
+        A name of :data:`sealbook.image.roles.ROLES`.
+    tables
+        Of a node: where it sees sealed tables; else None.
     groups
         What is measured: number of files and bytes of each group.
     """
@@ -71,6 +76,8 @@ class Facts:
     work: str
     manifest: str
     owner: str | None = None
+    role: str = "kernel"
+    tables: str | None = None
     groups: dict[str, dict[str, int]] = field(default_factory=dict)
     format: int = _FORMAT
 

@@ -16,7 +16,7 @@ from sealbook.image.image import FACTS_FILE, Facts
 from sealbook.image.lint import lint
 from sealbook.image.lint_files import read_files
 from sealbook.image.manifest import REGISTRATION_PLACE, SCRATCH_PLACE, WORK_PLACE
-from sealbook.image.mounts import CHROOT, ENCRYPTED, OPEN_PLACES, TMPFS, Files, Mount
+from sealbook.image.mounts import CHROOT, ENCRYPTED, TMPFS, Files, Mount
 from sealbook.image.objection import Objection, several
 from sealbook.image.reading import MANIFEST, SIGNED_MANIFEST, read_manifest
 
@@ -50,6 +50,10 @@ _BREAKS_ENCRYPTED = ("fs.insecure__keys",)
 _WORK = (
     "it is the notebook's own directory, and what the kernel writes there in the clear the host reads; the "
     "kernel looks for no program, library or module in it, and sealed files protect themselves"
+)
+_TABLES = (
+    "it is the directory with the sealed tables, and nothing runs or starts there; a node takes no file "
+    "in it for anything but data, and sealed files protect themselves"
 )
 
 
@@ -198,7 +202,7 @@ def _value(value: Any) -> str:
 def _view(mount: Mount, files: Files, objections: tuple[Objection, ...]) -> MountView:
     changeable = files.changeable(mount)
     against = next((each.reason for each in objections if _concerns(each, mount)), None)
-    if against is None and changeable and mount.path not in OPEN_PLACES:
+    if against is None and changeable and mount.path not in files.open_places:
         against = "the host may change it"
     return MountView(
         path=mount.path,
@@ -231,7 +235,7 @@ def _why(mount: Mount, *, changeable: bool) -> str:
         return _SCRATCH if mount.path == SCRATCH_PLACE else _ENCRYPTED.format(key=mount.key_name)
     if not changeable:
         return _MEASURED
-    return {REGISTRATION_PLACE: _LAUNCH, WORK_PLACE: _WORK}[mount.path]
+    return {REGISTRATION_PLACE: _LAUNCH, WORK_PLACE: _WORK}.get(mount.path, _TABLES)
 
 
 def _remarks(

@@ -8,8 +8,9 @@ killed launcher left is removed by the next.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from sealbook.encoding import canonical_json
 from sealbook.image.manifest import DATA, IMAGE, REGISTRATION, SCRATCH, WORK
@@ -25,7 +26,7 @@ def launch_directory(
     image: Path,
     work: Path,
     data: Path | None,
-    registration: str,
+    registration: str | Mapping[str, Any],
 ) -> Iterator[Path]:
     """Make the directory for one start, and remove it afterwards.
 
@@ -38,7 +39,7 @@ def launch_directory(
     data
         What the encrypted data mount keeps its files in; None for an empty directory.
     registration
-        Where the provisioner waits, ``tcp://host:port``.
+        Where the provisioner waits, ``tcp://host:port``; or a node's plan. Public either way.
     """
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with owned_directory(parent, _PREFIX) as place:
@@ -51,5 +52,6 @@ def launch_directory(
             (place / DATA).symlink_to(data.absolute(), target_is_directory=True)
         parameters = place / REGISTRATION
         parameters.parent.mkdir()
-        parameters.write_bytes(canonical_json({"registration": registration}))
+        content = registration if isinstance(registration, Mapping) else {"registration": registration}
+        parameters.write_bytes(canonical_json(dict(content)))
         yield place

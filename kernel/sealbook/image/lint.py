@@ -13,6 +13,7 @@ from typing import Any
 
 from sealbook.errors import InputError
 from sealbook.image.lint_files import read_files
+from sealbook.image.lint_java import check_java
 from sealbook.image.lint_programs import check_programs
 from sealbook.image.lint_settings import check_settings
 from sealbook.image.objection import Objection
@@ -38,6 +39,7 @@ def lint(manifest: Mapping[str, Any]) -> list[Objection]:
     files, against_files = read_files(manifest)
     objections += against_files
     objections += check_programs(manifest, files)
+    objections += check_java(manifest, files)
     return objections
 
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sealbook.image.lint_java import is_node
 from sealbook.image.lint_settings import unknown_keys
-from sealbook.image.manifest import REGISTRATION_PLACE, SCRATCH, SCRATCH_PLACE, WORK_PLACE
+from sealbook.image.manifest import DATA_PLACE, REGISTRATION_PLACE, SCRATCH, SCRATCH_PLACE, WORK, WORK_PLACE
 from sealbook.image.mounts import (
     CHROOT,
     ENCRYPTED,
@@ -35,7 +36,8 @@ _MOUNT_KEYS = {
 MOST_ENTRIES = 500
 #: Gramine's own: what the kernel learns of itself and of its attestation comes from there.
 _PSEUDO = ("/dev", "/proc", "/sys")
-_OPEN = " and ".join(sorted(OPEN_PLACES))
+#: What a node keeps for itself, beside code; sealed tables are nowhere in it, nor it in them.
+_KEPT_BY_NODES = (SCRATCH_PLACE, DATA_PLACE, "/run")
 
 
 def read_files(manifest: Mapping[str, Any]) -> tuple[Files, list[Objection]]:
@@ -43,10 +45,11 @@ def read_files(manifest: Mapping[str, Any]) -> tuple[Files, list[Objection]]:
     fs, sgx, loader = (_table(manifest, name) for name in ("fs", "sgx", "loader"))
     trusted, objections = _trusted(sgx.get("trusted_files"))
     mounts, against_mounts, readable = _mounts(fs)
+    places = _open_places(manifest, mounts)
     allowed, against_allowed = _allowed(
-        sgx.get("allowed_files", []), trusted or HostPaths(()), mounts if readable else None
+        sgx.get("allowed_files", []), trusted or HostPaths(()), mounts if readable else None, places
     )
-    files = Files(trusted or HostPaths(()), allowed, mounts, trusted is not None and readable)
+    files = Files(trusted or HostPaths(()), allowed, mounts, trusted is not None and readable, places)
     objections += against_mounts + against_allowed
     objections += _start_dir(fs)
     objections += _library_os(loader.get("entrypoint"))
@@ -56,6 +59,16 @@ def read_files(manifest: Mapping[str, Any]) -> tuple[Files, list[Objection]]:
             objections += _hidden(mount, mounts[:number])
             objections += _backing(mount, files, mentioned)
     return files, objections
+
+
+def _open_places(manifest: Mapping[str, Any], mounts: tuple[Mount, ...]) -> frozenset[str]:
+    """Return what the host may change: of a node not /work, but wherever it has the sealed tables."""
+    if not is_node(manifest):
+        return OPEN_PLACES
+    tables = next((mount.path for mount in mounts if mount.kind == CHROOT and mount.host == WORK), None)
+    if tables is None or any(overlap(tables, place) for place in _KEPT_BY_NODES):
+        return frozenset({REGISTRATION_PLACE})
+    return frozenset({REGISTRATION_PLACE, tables})
 
 
 def _table(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -111,7 +124,7 @@ def _is_sha256(value: Any) -> bool:
 
 
 def _allowed(
-    entries: Any, trusted: HostPaths, mounts: tuple[Mount, ...] | None
+    entries: Any, trusted: HostPaths, mounts: tuple[Mount, ...] | None, places: frozenset[str]
 ) -> tuple[tuple[str, ...], list[Objection]]:
     setting = "sgx.allowed_files"
     if not isinstance(entries, list):
@@ -120,7 +133,7 @@ def _allowed(
         return (), [_too_many(setting, entries)]
     accepted, objections = [], []
     for number, uri in enumerate(entries):
-        fault = _fault_of_allowed(uri, trusted, mounts)
+        fault = _fault_of_allowed(uri, trusted, mounts, places)
         if fault is None:
             accepted.append(host_path(uri))
         else:
@@ -134,7 +147,7 @@ def _too_many(setting: str, entries: list[Any]) -> Objection:
 
 
 def _fault_of_allowed(
-    uri: Any, trusted: HostPaths, mounts: tuple[Mount, ...] | None
+    uri: Any, trusted: HostPaths, mounts: tuple[Mount, ...] | None, places: frozenset[str]
 ) -> tuple[str, str] | None:
     problem = uri_problem(uri, directory=True)
     if problem:
@@ -149,9 +162,9 @@ def _fault_of_allowed(
     paths = {mount.path for mount in mounts if mount.kind == CHROOT and mount.host == path}
     if REGISTRATION_PLACE in paths and uri.endswith("/"):
         return "the launch parameters are one file, not a directory", f"write file:{path}"
-    if not paths & OPEN_PLACES:
+    if not paths & places:
         return (
-            f"the host may change it, which only {_OPEN} are made for",
+            f"the host may change it, which only {' and '.join(sorted(places))} are made for",
             "remove it, or mount it encrypted",
         )
     return None
@@ -319,11 +332,12 @@ def _backing(mount: Mount, files: Files, mentioned: tuple[str, ...]) -> Iterator
     if mount.kind == ENCRYPTED:
         yield from _alone(mount, files)
     elif files.changeable(mount):
-        if mount.path not in OPEN_PLACES:
+        if mount.path not in files.open_places:
+            open_places = " and ".join(sorted(files.open_places))
             yield Objection(
                 mount.setting,
                 shown(mount.path),
-                f"the host may change what is mounted there, which only {_OPEN} are made for",
+                f"the host may change what is mounted there, which only {open_places} are made for",
                 "mount measured files there, or mount it encrypted",
             )
     elif mount.kind == CHROOT and not _accounted_for(mount.host or "", files, mentioned):

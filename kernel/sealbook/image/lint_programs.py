@@ -78,7 +78,10 @@ def check_programs(manifest: Mapping[str, Any], files: Files) -> Iterator[Object
     yield from _arguments(loader.get("argv"), entrypoint, files)
     environment, objections = _environment(loader.get("env"))
     yield from objections
+    home = environment.get("JAVA_HOME")
     directories = [*_STANDARD_CODE, *_prefix(entrypoint)]
+    if home and is_plain(home) and home != "/":
+        directories.append(home)
     if not files.complete:
         return
     for name in _SEARCH_PATHS:

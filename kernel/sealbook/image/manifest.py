@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sealbook.image.roles import KERNEL, Role
+
 #: Names in the launch directory, and with it in every URI.
 IMAGE, REGISTRATION, SCRATCH, DATA, WORK = "image", "launch/registration", "scratch", "data", "work"
 
@@ -49,7 +51,7 @@ entrypoint = {{ uri = {libos_uri}, sha256 = {libos_sha256} }}
 {environment}
 
 [fs]
-start_dir = {work_place}
+start_dir = {start_dir}
 # The image: every file below is measured, and nothing else can be opened there.
 root = {{ type = "chroot", uri = {root_uri} }}
 # In this order, because later ones lie over earlier ones.
@@ -66,7 +68,7 @@ mounts = [
 
 [sys]
 stack.size = "2M"
-fds.limit = 4096
+fds.limit = {max_files}
 # The resolver's settings, cleaned by Gramine; whom a kernel talks to is proved on the channel, not by name.
 enable_extra_runtime_domain_names_conf = true
 
@@ -78,8 +80,9 @@ isvsvn = {isv_svn}
 # Memory is added as it is used, and never writable and executable at once unless a program asks.
 edmm_enable = true
 enclave_size = "{enclave_size}"
-max_threads = 64
-use_exinfo = false
+max_threads = {max_threads}
+# A JVM turns memory faults into exceptions and needs their address.
+use_exinfo = {use_exinfo}
 cpu_features = {{ avx = "unspecified", avx512 = "unspecified", amx = "unspecified", mpx = "disabled", \
 pkru = "disabled" }}
 file_check_policy = "strict"
@@ -107,6 +110,10 @@ class Content:
         Upper limit, as Gramine writes sizes.
     trusted
         Path in the image (relative to it) -> SHA-256 in hex.
+    role
+        What it is for.
+    tables
+        Of a node: where the host's directory with sealed tables is mounted.
     """
 
     name: str
@@ -117,11 +124,17 @@ class Content:
     work: str
     enclave_size: str
     trusted: Mapping[str, str]
+    role: Role = KERNEL
+    tables: str = WORK_PLACE
 
 
 def render(content: Content) -> str:
     """Return the manifest's text."""
-    if content.work == "host":
+    if content.role.node:
+        # Nothing is run from there, and nothing starts there.
+        work_mount = f"{{ path = {_toml(content.tables)}, uri = {_uri(WORK)} }}"
+        allowed = [f"file:{REGISTRATION}", f"file:{WORK}/"]
+    elif content.work == "host":
         mounts = [f"{{ path = {_toml(WORK_PLACE)}, uri = {_uri(WORK)} }}"]
         # What libraries look for in the working directory and run: the host's would run in the kernel.
         mounts += [
@@ -145,7 +158,10 @@ def render(content: Content) -> str:
             f"{key} = {_toml(value)}" for key, value in sorted(content.environment.items())
         ),
         root_uri=_uri(f"{IMAGE}/root"),
-        work_place=_toml(WORK_PLACE),
+        start_dir=_toml("/tmp" if content.role.node else WORK_PLACE),  # noqa: S108 - in memory
+        max_files=content.role.max_files,
+        max_threads=content.role.max_threads,
+        use_exinfo="true" if content.role.java else "false",
         scratch_place=_toml(SCRATCH_PLACE),
         scratch_uri=_uri(SCRATCH),
         data_place=_toml(DATA_PLACE),

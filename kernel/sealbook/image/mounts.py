@@ -81,6 +81,10 @@ class HostPaths:
         found = self._sorted[start] if start < len(self._sorted) else ""
         return found if covers(path, found) else None
 
+    def any_ends(self, ending: str) -> bool:
+        """Tell whether the path of a file ends so."""
+        return any(path.endswith(ending) for path in self._sorted)
+
     def overlaps(self, path: str) -> bool:
         """Tell whether a file lies at or below `path`, or `path` below a file."""
         return self.first_below(path) is not None or any(parent in self._known for parent in _parents(path))
@@ -101,12 +105,15 @@ class Files:
     complete
         False where something of it was refused before it could be understood. What depends on it is then
         not judged: that objection comes first.
+    open_places
+        Inside Gramine, where the host may change something.
     """
 
     trusted: HostPaths
     allowed: tuple[str, ...]
     mounts: tuple[Mount, ...]
     complete: bool
+    open_places: frozenset[str] = OPEN_PLACES
 
     def mount_of(self, path: str) -> Mount | None:
         """Return the mount that `path` inside Gramine lies on: the last one at or above it."""

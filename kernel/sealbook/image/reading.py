@@ -10,6 +10,7 @@ from typing import Any
 
 from sealbook.errors import InputError
 from sealbook.files import read_bounded
+from sealbook.image.roles import ROLES
 
 MANIFEST = "kernel.manifest"
 SIGNED_MANIFEST = "kernel.manifest.sgx"
@@ -134,6 +135,8 @@ _FACTS: Mapping[str, tuple[_Check, str]] = {
     "signed": (lambda value: isinstance(value, bool), "true or false"),
     "manifest": (_text(r"[0-9a-f]{64}"), "64 lower-case hexadecimal digits"),
     "owner": _MEASUREMENT,
+    "role": (_text("|".join(ROLES)), "a role of images"),
+    "tables": (_or_none(_text(r"/[!-~]{1,1024}")), "null or an absolute path"),
     "work": (_text("host|encrypted"), '"host" or "encrypted"'),
     "groups": (
         _table(_text(r"[A-Za-z][A-Za-z0-9 _-]{0,39}"), _is_group),

@@ -36,16 +36,14 @@ from sealbook.attestation.gramine import (
     set_mount_key,
 )
 from sealbook.encoding import parse_json
-from sealbook.errors import InputError, RefusedError, SealbookError
+from sealbook.errors import InputError, SealbookError
+from sealbook.image_owner import OWNER, read_owner
 from sealbook.jupyter.handshake import Challenge
 from sealbook.jupyter.kernel import AttestedKernel, AttestedShell
 from sealbook.jupyter.kernelapp import AttestedKernelApp
 
 #: Where the manifest mounts the launch parameters; see :mod:`sealbook.image.manifest`.
 PARAMETERS = Path("/run/sealbook/registration")
-
-#: Which the image measures: its owner's public key in hex, or :data:`ANYONE`.
-OWNER, ANYONE = Path("/etc/sealbook-owner"), "anyone"
 
 _MAX_PARAMETERS = 4096
 
@@ -228,21 +226,6 @@ class GramineKernelApp(AttestedKernelApp):
         except SealbookError as error:
             self._closed = f"What is encrypted with the key '{name}' stays closed: {error}"
             self.log.warning("%s", self._closed)
-
-
-def read_owner(path: Path) -> bytes | None:
-    """Return the public key of the image's owner, 32 bytes, or None if the image says that it answers anyone.
-
-    Raises
-    ------
-    RefusedError
-        The file cannot be read: a host that hides it must not turn the image into one that answers anyone.
-    """
-    try:
-        text = path.read_text().strip()
-        return None if text == ANYONE else bytes.fromhex(text)
-    except (OSError, ValueError):
-        raise RefusedError("This image does not say who its owner is: build it again.") from None
 
 
 def read_parameters(path: Path) -> str:

@@ -43,10 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data=options.data,
         registration=options.registration,
     ) as place:
-        return _supervise([options.tee, f"{IMAGE}/{PROGRAM}"], place)
+        return supervise([options.tee, f"{IMAGE}/{PROGRAM}"], place)
 
 
-def _supervise(command: list[str], place: Path) -> int:
+def supervise(command: list[str], place: Path) -> int:
     """Run Gramine, and leave no process behind however it ends."""
     prctl = ctypes.CDLL(None).prctl
     # Processes that the kernel started become this one's children when the kernel dies, and end below.

@@ -21,14 +21,16 @@ from typing import IO
 from sealbook.broker.client import BrokerClient
 from sealbook.encoding import parse_json
 from sealbook.errors import InputError, RefusedError, SealbookError
+from sealbook.image import java as java_of_images
 from sealbook.simulated_loader import ISOLATED
 from sealbook.spark import cluster_state, jdk, jvm, node, profiles
 from sealbook.spark.cluster_state import DIRECTORY_PREFIX, ClusterState, Member
 from sealbook.spark.credentials import MASTER, WORKER
+from sealbook.spark.gramine_nodes import GramineNodes
 from sealbook.spark.node_group import GO
 from sealbook.spark.node_plan import NodePlan
 from sealbook.spark.processes import Process, end
-from sealbook.spark.profiles import Owner, Profile
+from sealbook.spark.profiles import Profile
 
 #: Seconds that `up` and `join` take at most, unless told otherwise.
 PATIENCE = 90
@@ -88,10 +90,10 @@ def up(
     size: Size,
     broker: Callable[[], BrokerCommand] | Profile,
     *,
-    owners: Sequence[Owner] = (),
     host: str = "127.0.0.1",
     port: int = 7077,
     worker_hosts: Sequence[str] = (),
+    gramine: GramineNodes | None = None,
     patience: int = PATIENCE,
     say: Say = lambda text: None,
 ) -> Profile:
@@ -100,14 +102,13 @@ def up(
     Parameters
     ----------
     broker
-        Says how to start one, once all else was found fit; or a profile that names one which runs already,
-        and its owners.
-    owners
-        Other data owners, in place of the profile's.
+        Says how to start one, once all else was found fit; or a profile that names one which runs already.
     host, port
         Of the master.
     worker_hosts
         Of the workers, in turn; by default all have the master's.
+    gramine
+        What all nodes run in; None for simulated enclaves.
     patience
         Seconds after which it is given up, and everything ended again.
     say
@@ -118,9 +119,9 @@ def up(
     InputError
         Java is missing, a port is taken, the cluster runs already, the broker did not admit a node ...
     """
-    java = check_fit(name, host, port)
+    java = check_fit(name, host, port, gramine)
     hosts = list(worker_hosts) or [host]
-    start = _Start(name, java, size, time.monotonic() + patience, patience, say)
+    start = _Start(name, java, size, time.monotonic() + patience, patience, say, gramine)
     try:
         places = [start.place("m")] + [start.place(f"w{number + 1}") for number in range(size.workers)]
         # Measures while the broker starts.
@@ -134,10 +135,11 @@ def up(
             master=f"spark://{_bracketed(host)}:{port}",
             broker=broker.broker,
             ca=broker.ca,
-            owners=tuple(owners) or broker.owners,
             cores=size.cores,
             memory=size.memory,
         )
+        if gramine is not None:
+            gramine.check_profile(profile)
         start.plan(profile, MASTER, places[0], host, port)
         for number, place in enumerate(places[1:]):
             start.plan(profile, WORKER, place, hosts[number % len(hosts)], 0)
@@ -152,7 +154,7 @@ def up(
     return profile
 
 
-def check_fit(name: str, host: str, port: int) -> Path:
+def check_fit(name: str, host: str, port: int, gramine: GramineNodes | None = None) -> Path:
     """Return the Java for a cluster, which can be started here.
 
     Raises
@@ -163,9 +165,7 @@ def check_fit(name: str, host: str, port: int) -> Path:
     profiles.check_name(name)
     if not 1 <= port <= 65535:
         raise InputError(f"{port} is not a port: choose one from 1 to 65535.")
-    java = jdk.find_java()
-    jvm.jar()
-    jvm.spark_home()
+    java = _java(gramine)
     _refuse_running(name)
     refuse_busy(host, port, "--port")
     return java
@@ -177,6 +177,7 @@ def join(
     host: str,
     size: Size,
     port: int = 0,
+    gramine: GramineNodes | None = None,
     patience: int = PATIENCE,
     say: Say = lambda text: None,
 ) -> None:
@@ -187,11 +188,11 @@ def join(
     InputError
         As :func:`up`; or the master cannot be reached.
     """
-    java = jdk.find_java()
-    jvm.jar()
-    jvm.spark_home()
+    java = _java(gramine)
+    if gramine is not None:
+        gramine.check_profile(profile)
     _refuse_running(profile.name)
-    start = _Start(profile.name, java, size, time.monotonic() + patience, patience, say)
+    start = _Start(profile.name, java, size, time.monotonic() + patience, patience, say, gramine)
     try:
         place = start.place("w1")
         start.agent([place])
@@ -243,7 +244,17 @@ def refuse_busy(host: str, port: int, option: str) -> None:
 class _Start:
     """A start under way; remembers each process before the next is started."""
 
-    def __init__(self, name: str, java: Path, size: Size, deadline: float, patience: int, say: Say) -> None:
+    def __init__(
+        self,
+        name: str,
+        java: Path,
+        size: Size,
+        deadline: float,
+        patience: int,
+        say: Say,
+        gramine: GramineNodes | None,
+    ) -> None:
+        self._gramine = gramine
         self._java = java
         self._size = size
         self._deadline = deadline
@@ -292,7 +303,12 @@ class _Start:
                 return
 
     def agent(self, places: Sequence[Path]) -> None:
-        """Start the process that is going to be forked into the nodes; it measures itself meanwhile."""
+        """Start the process that is going to be forked into the nodes; it measures itself meanwhile.
+
+        Nodes in Gramine were measured when their image was built, and each has an enclave of its own.
+        """
+        if self._gramine is not None:
+            return
         plans = [str(place / NodePlan.FILE) for place in places]
         with (self.place(_AGENT) / _LOG).open("ab") as log:
             self._agent = subprocess.Popen(
@@ -326,6 +342,11 @@ class _Start:
 
     def nodes(self, admit: Callable[[bytes], None] | None) -> None:
         """Let the agent fork the nodes, once it is known as what it was measured."""
+        if self._gramine is not None:
+            for plan in self._plans:
+                self._say(f"Starting {_who(plan.directory.name).lower()} on {plan.host} ...")
+                self._in_gramine(plan, self._gramine)
+            return
         agent = self._agent
         if agent is None or agent.stdin is None or agent.stdout is None:
             raise AssertionError("the agent is started first")
@@ -342,6 +363,19 @@ class _Start:
         agent.wait()
         self.state = self.state.without(agent.pid)
         self.state.save()
+
+    def _in_gramine(self, plan: NodePlan, gramine: GramineNodes) -> None:
+        with (plan.directory / _LOG).open("ab") as log:
+            child = subprocess.Popen(
+                [sys.executable, *ISOLATED, *gramine.command(plan.file)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_environment(),
+                cwd=plan.directory,
+                start_new_session=True,
+            )
+        self._remember(plan.role, f"{plan.host}:{plan.port}" if plan.port else plan.host, child.pid)
 
     def wait(self) -> None:
         """Wait until the master has registered every worker."""
@@ -396,6 +430,16 @@ class _Start:
     def _late(self, what: str, detail: str) -> InputError:
         said = f"; last it said: {detail}" if detail else ""
         return InputError(f"Within {self._patience} seconds {what}, so everything was ended again{said}")
+
+
+def _java(gramine: GramineNodes | None) -> Path:
+    """Return the Java of the nodes; looks at all that they need of this machine."""
+    if gramine is not None:
+        return Path(java_of_images.EXECUTABLE)
+    java = jdk.find_java()
+    jvm.jar()
+    jvm.spark_home()
+    return java
 
 
 def _refuse_running(name: str) -> None:

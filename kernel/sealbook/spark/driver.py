@@ -24,10 +24,11 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 from sealbook import session
 from sealbook.broker.client import BrokerClient, Enrolment
 from sealbook.errors import RefusedError
-from sealbook.spark import credentials, jdk, jvm, settings
-from sealbook.spark.gateway import DriverJvm
+from sealbook.spark import credentials, gramine_jvm, jdk, jvm, settings
+from sealbook.spark.gateway import START_TIMEOUT, DriverJvm
 from sealbook.spark.keysource import KeyCallback
 from sealbook.spark.scale import FindCluster, Scale, cluster_named
+from sealbook.spark.starter import StarterProcess
 
 if TYPE_CHECKING:
     from py4j.clientserver import ClientServer
@@ -42,6 +43,10 @@ _LOCAL_MASTER: Final = re.compile(r"local(\[[^\]]*\])?")
 
 #: What a driver's heap is when the code does not say: local Spark does all its work in it.
 _HEAP: Final = "2g"
+
+#: Seconds that a JVM gets in Gramine, which hashes every file that it opens (measured: 60 to 100 on a
+#: machine with five times more work than cores).
+_START_IN_GRAMINE: Final = 300.0
 
 #: How old a certificate may be with which a JVM starts: `%scale` may have asked for it just before.
 _FRESH: Final = timedelta(minutes=5)
@@ -74,6 +79,7 @@ class Driver:
         self._enrolled = _LONG_AGO
         self._standing: Enrolment | None = None
         self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._starter: StarterProcess | None = None
 
     # -- where ------------------------------------------------------------------------------
 
@@ -207,11 +213,16 @@ class Driver:
             main=_MAIN,
             heap=heap,
             # Also for a SparkConf that is made on the Java side, by whatever library.
-            options=jvm.definitions(protective),
+            options=[*jvm.definitions(protective), *self._starting(temporary)],
             temporary=temporary,
+            native=not gramine_jvm.MARK.exists(),
         )
         try:
-            self._jvm = DriverJvm(command, jvm.environment(local_dirs=blocks), frame)
+            host = self.scale.driver_host()  # in Gramine the machine has no name that means an address
+            timeout = _START_IN_GRAMINE if gramine_jvm.MARK.exists() else START_TIMEOUT
+            self._jvm = DriverJvm(
+                command, jvm.environment(local_dirs=blocks, host=host), frame, timeout=timeout
+            )
             if scale.profile is None:
                 # On a cluster the driver asks the brokers, as the executors do: both must get the same keys.
                 self._callback = KeyCallback(lambda: session.current().keys)
@@ -219,6 +230,13 @@ class Driver:
         except BaseException:
             self._stop("")
             raise
+
+    def _starting(self, directory: Path) -> list[str]:
+        """Return what tells a JVM in Gramine who starts its processes; see :mod:`.starter`."""
+        if not gramine_jvm.MARK.exists():
+            return []
+        self._starter = StarterProcess(directory)
+        return [f"-Dsealbook.starter={self._starter.path}"]
 
     def _make_frame(self, scale: Scale) -> Callable[[Gateway], bytes]:
         if scale.profile is None:
@@ -235,6 +253,9 @@ class Driver:
         if self._jvm is not None:
             self._jvm.stop(reason)
             self._jvm = None
+        if self._starter is not None:
+            self._starter.end()
+            self._starter = None
         if self._directory is not None:
             with contextlib.suppress(OSError):
                 self._directory.cleanup()

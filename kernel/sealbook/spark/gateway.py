@@ -273,8 +273,12 @@ class DriverJvm:
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            except OSError:  # Gramine signals no groups; there this JVM has no children of its own
+                self._process.kill()
             self._process.wait()
         gateway = getattr(self, "gateway", None)
         if gateway is not None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sealbook.errors import InputError, MissingDependencyError
-from sealbook.spark import jdk
+from sealbook.spark import gramine_jvm, jdk
 
 #: Built from ``kernel/java`` by its ``build.py``: Java agent, TLS provider, file system, KMS client.
 JAR = Path(__file__).with_name("sealbook.jar")
@@ -125,6 +125,7 @@ def command(
     options: Iterable[str] = (),
     temporary: Path | None = None,
     native: bool = True,
+    cores: int = 2,
 ) -> list[str]:
     """Return the whole command line of a JVM.
 
@@ -145,7 +146,9 @@ def command(
         Directory for sockets of Python workers and for native libraries, which Netty and the
         compression libraries unpack.
     native
-        False where no native library may be unpacked and loaded, as in Gramine.
+        False in Gramine; see :mod:`.gramine_jvm`.
+    cores
+        Of the executor; in Gramine a JVM is told how many there are.
     """
     given = [
         *SPARK_OPTIONS,
@@ -155,10 +158,10 @@ def command(
         "-Djava.awt.headless=true",
         f"-Dsealbook.role={role}",
         *([f"-Djava.io.tmpdir={temporary}"] if temporary is not None else []),
-        *([] if native else ["-Dio.netty.transport.noNative=true"]),
         *options,
+        *([] if native else gramine_jvm.options(role, heap, cores)),
     ]
-    return [
+    whole = [
         str(java),
         "-cp",
         os.pathsep.join([str(jar()), str(CONF_DIR), str(spark_home() / "jars/*")]),
@@ -169,6 +172,9 @@ def command(
         main,
         *arguments,
     ]
+    if not native:
+        gramine_jvm.check(whole[: whole.index(main)])
+    return whole
 
 
 def definitions(settings: dict[str, str]) -> list[str]:
@@ -211,6 +217,7 @@ def environment(
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUTF8": "1",
         "OPENSSL_CONF": os.devnull,
+        **(gramine_jvm.ENVIRONMENT if gramine_jvm.MARK.exists() else {}),
         **({"SPARK_LOCAL_DIRS": str(local_dirs)} if local_dirs is not None else {}),
         **({"TMPDIR": str(temporary)} if temporary is not None else {}),
         **({"SPARK_LOCAL_IP": host} if host is not None else {}),

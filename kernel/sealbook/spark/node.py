@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.simulated_loader import ISOLATED, MeasuredAttester, Measuring, forget_host_settings
+from sealbook.spark import gramine_jvm
+from sealbook.spark.starter import fork_starter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +48,7 @@ EXECUTOR = "executor"
 _CLIENT = Path(__file__).with_name("executor_client.py")
 
 #: Where Gramine has its pseudo-files; elsewhere a node is simulated, as kernels are.
-_GRAMINE = Path("/dev/attestation")
+_GRAMINE = gramine_jvm.MARK
 
 #: A master or worker computes nothing: compiled quickly, with the smallest collector, it is there in half
 #: the time.
@@ -152,7 +154,7 @@ def become_daemon(plan: NodePlan, attester: Attester) -> NoReturn:
         main=main,
         arguments=arguments,
         heap=plan.heap,
-        options=[*_QUICK, *jvm.definitions(settings.daemon_settings())],
+        options=[*_QUICK, *jvm.definitions(settings.daemon_settings()), *_starting(plan)],
         temporary=plan.temporary,
         native=not _GRAMINE.exists(),
     )
@@ -201,7 +203,8 @@ def become_executor(
         main=executor_command.MAIN,
         arguments=checked.arguments,
         heap=checked.heap,
-        options=[*checked.options, *jvm.definitions(settings.executor_settings())],
+        options=[*checked.options, *jvm.definitions(settings.executor_settings()), *_starting(plan)],
+        cores=plan.cores,
         temporary=temporary,
         native=not _GRAMINE.exists(),
     )
@@ -209,6 +212,11 @@ def become_executor(
     # What an executor and its Python workers print may be data, and the worker would write it to a file of
     # the host. Errors of tasks travel to the driver, over attested TLS.
     _exec(command, environment, enrolled.frame(), quiet=True)
+
+
+def _starting(plan: NodePlan) -> list[str]:
+    """Return what tells a JVM in Gramine who starts its processes, which is forked here; it must not fork."""
+    return [f"-Dsealbook.starter={fork_starter(plan.temporary)}"] if _GRAMINE.exists() else []
 
 
 def from_worker(environment: Mapping[str, str], local: Path) -> dict[str, str]:

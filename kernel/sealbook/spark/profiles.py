@@ -27,17 +27,7 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
 _MAX_BYTES = 1 << 20
 _MAX_PEM_BYTES = 16 * 1024
-_MAX_OWNERS = 16
 _MAX_CORES = 1024
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Another data owner, with a broker of their own: their keys are named ``name/...``."""
-
-    name: str
-    broker: str
-    ca: str
 
 
 @dataclass(frozen=True)
@@ -51,11 +41,10 @@ class Profile:
     master
         ``spark://host:port``.
     broker
-        ``https://host:port`` of the home broker, whose policy says who may be a node.
+        ``https://host:port`` of the home broker, whose policy says who may be a node, and which tells each
+        node where the keys of other owners are.
     ca
         PEM of the certificate authority of the broker's own TLS certificate.
-    owners
-        The other data owners whose keys jobs on this cluster use.
     cores, memory
         Of each executor.
     """
@@ -64,7 +53,6 @@ class Profile:
     master: str
     broker: str
     ca: str
-    owners: tuple[Owner, ...] = ()
     cores: int = 1
     memory: str = "1g"
 
@@ -72,14 +60,6 @@ class Profile:
         check_name(self.name)
         check_url(self.master, "spark")
         _check_broker(self.broker, self.ca)
-        if len(self.owners) > _MAX_OWNERS:
-            raise InputError(f"The cluster '{self.name}' names more than {_MAX_OWNERS} data owners.")
-        for owner in self.owners:
-            if not _NAME.fullmatch(owner.name):
-                raise InputError(f"{owner.name!r} is not the name of a data owner: use a-z, 0-9 and '-'.")
-            _check_broker(owner.broker, owner.ca)
-        if len({owner.name for owner in self.owners}) < len(self.owners):
-            raise InputError(f"The cluster '{self.name}' names a data owner twice.")
         if isinstance(self.cores, bool) or not 1 <= self.cores <= _MAX_CORES:
             raise InputError(f"An executor has 1 to {_MAX_CORES} cores, not {self.cores}.")
         check_heap(self.memory)
@@ -223,22 +203,13 @@ def text(known: Mapping[str, Profile]) -> str:
             "",
             f"[clusters.{name}]",
             f"master = {_quoted(profile.master)}",
-            "# Says who may be a node, and releases the keys without another owner's name.",
+            "# Says who may be a node, and whose keys it may ask for.",
             f"broker = {_quoted(profile.broker)}",
             f"cores = {profile.cores}  # of each executor",
             f"memory = {_quoted(profile.memory)}  # of each executor",
             "# The authority of the broker's TLS certificate, pinned: no other is believed.",
             f"ca = {_block(profile.ca)}",
         ]
-        for owner in profile.owners:
-            lines += [
-                "",
-                f"# Keys named {owner.name}/... come from this owner's broker, under this owner's policy.",
-                f"[[clusters.{name}.owners]]",
-                f"name = {_quoted(owner.name)}",
-                f"broker = {_quoted(owner.broker)}",
-                f"ca = {_block(owner.ca)}",
-            ]
     return "\n".join([*lines, ""])
 
 
@@ -252,29 +223,18 @@ def from_table(name: str, table: Any, where: str) -> Profile:
     """
     fields = {field.name for field in dataclasses.fields(Profile)} - {"name"}
     found = _table(table, fields, {"master", "broker", "ca"}, where)
-    owners = found.pop("owners", [])
-    if not isinstance(owners, list):
-        raise InputError(f"{where}: owners is not a list.")
-    mandatory = {field.name for field in dataclasses.fields(Owner)}
     cores = found.pop("cores", 1)
     if not isinstance(cores, int) or isinstance(cores, bool):
         raise InputError(f"{where}: cores is not a number.")
     for field, value in found.items():
         _text(value, field, where)
-    listed = []
-    for each in owners:
-        owner = _table(each, mandatory, mandatory, f"{where}.owners")
-        for field, value in owner.items():
-            _text(value, field, f"{where}.owners")
-        listed.append(Owner(**owner))
-    return Profile(name=name, owners=tuple(listed), cores=cores, **found)
+    return Profile(name=name, cores=cores, **found)
 
 
 def to_table(profile: Profile) -> dict[str, Any]:
     """Return what :func:`from_table` reads."""
     table = dataclasses.asdict(profile)
     del table["name"]
-    table["owners"] = [dataclasses.asdict(owner) for owner in profile.owners]
     return table
 
 

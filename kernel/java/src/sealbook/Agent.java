@@ -14,6 +14,7 @@ import sealbook.keys.BrokerConnection;
 import sealbook.keys.BrokerException;
 import sealbook.keys.BrokerKeys;
 import sealbook.keys.Keys;
+import sealbook.processes.Starter;
 import sealbook.spark.DriverMain;
 import sealbook.tls.AttestedProvider;
 import sealbook.tls.Identity;
@@ -38,6 +39,7 @@ public final class Agent {
   /** Called by the JVM before main. */
   public static void premain(String arguments, Instrumentation instrumentation) {
     try {
+      Starter.install(instrumentation);
       Frame frame = read();
       String role = System.getProperty("sealbook.role");
       if (role != null && !role.equals(frame.role)) {

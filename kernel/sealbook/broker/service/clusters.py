@@ -9,8 +9,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from sealbook.broker.certificates import Authority
 from sealbook.broker.keyring import Keyring, StoredKey
-from sealbook.broker.reserved import CLUSTER_PREFIX
+from sealbook.broker.reserved import BROKER_CA, CLUSTER_PREFIX
 from sealbook.errors import InputError, RefusedError
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
@@ -55,6 +56,13 @@ class Clusters:
         )
         if stored.record.guard != policy:
             self._keyring.set_guard(key, policy)
+
+    def authority(self) -> str:
+        """Return what the nodes of all clusters, and other owners, trust this broker by: its CA, PEM."""
+        stored = self._keyring.make_reserved(
+            BROKER_CA, guard=BROKER_CA, description="issues the broker's own certificate"
+        )
+        return Authority(stored).pem
 
     def rotate(self, name: str) -> int:
         """Give a cluster a new secret, which ends the membership of its nodes; returns its version."""
