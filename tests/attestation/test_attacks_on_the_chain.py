@@ -142,7 +142,7 @@ def test_attack_21_a_pck_straight_from_the_root_is_refused(scene: Any, refused_b
 
 
 @pytest.mark.parametrize("name", ["SIMULATED SGX TCB Signing", "SIMULATED SGX Root CA", "PCK Processor CA"])
-def test_attack_21_a_pck_from_an_authority_id_another_role_is_refused(
+def test_attack_21_a_pck_from_an_authority_of_another_role_is_refused(
     scene: Any, refused_by: Any, name: str
 ) -> None:
     scene.forge = Forge.create(scene.now, pck_ca_name=name)
