@@ -15,8 +15,9 @@ from pyspark import SparkConf, SparkContext
 from pyspark.errors.exceptions import captured
 from pyspark.sql import SparkSession
 
+from sealbook import jdk
 from sealbook.sealing import InMemoryKeys, SealingKey
-from sealbook.spark import credentials, jdk, jvm, sentences, settings
+from sealbook.spark import credentials, jvm, sentences, settings
 from sealbook.spark.driver import forget_context
 from sealbook.spark.gateway import DriverJvm
 from sealbook.spark.keysource import KeyCallback

@@ -27,8 +27,8 @@ def measure(quick: bool = False) -> list[dict[str, Any]]:
     """Return the rows of the benchmark table."""
     if importlib.util.find_spec("pyspark") is None:
         return [_not_measured("Spark is not installed: `make spark`")]
+    from sealbook import jdk
     from sealbook.errors import InputError
-    from sealbook.spark import jdk
 
     try:
         jdk.find_java()

@@ -128,9 +128,10 @@ class PlainCluster:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _start(self, main: str, *arguments: str) -> None:
-        from sealbook.spark import jdk, jvm
+        from sealbook import jdk, spark_files
+        from sealbook.spark import jvm
 
-        home = jvm.spark_home()
+        home = spark_files.spark_home()
         command = [
             *(str(jdk.find_java()), "-cp", f"{home}/jars/*", "-Xmx512m", *jvm.SPARK_OPTIONS),
             *(f"org.apache.spark.deploy.{main}", *arguments),
@@ -148,11 +149,11 @@ class PlainCluster:
             )
 
     def _environment(self) -> dict[str, str]:
-        from sealbook.spark import jdk, jvm
+        from sealbook import jdk, spark_files
 
         kept = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR") if name in os.environ}
         return kept | {
-            "SPARK_HOME": str(jvm.spark_home()),
+            "SPARK_HOME": str(spark_files.spark_home()),
             "JAVA_HOME": str(jdk.find_java().parent.parent),
             "SPARK_LOCAL_IP": "127.0.0.1",
             "SPARK_SCALA_VERSION": "2.13",  # as Spark's scripts say, which are not used here

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from helpers import kernel, run
 
+from sealbook import spark_files
 from sealbook.image.build import Recipe, build
-from sealbook.spark import jvm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("gramine")]
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_gro
 def driver_kernel(gramine: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     from sealbook.cli.install_gramine import ensure_gramine
 
-    jvm.jar()
+    spark_files.jar()
     image = build(Recipe(layers=("data",), role="spark-driver"), tmp_path_factory.mktemp("images") / "driver")
     return str(ensure_gramine("gramine-direct", image=image.path, name="gramine-spark")["kernel"])
 

@@ -19,8 +19,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "spark"))
 from spark_user import User
 
+from sealbook import spark_files
 from sealbook.image.build import Recipe, build
-from sealbook.spark import jvm
 from sealbook.spark.python_functions import SENTENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("gramine")]
@@ -111,7 +111,7 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster(gramine: None, tmp_path_factory: pytest.TempPathFactory) -> object:
-    jvm.jar()
+    spark_files.jar()
     short = Path(tempfile.mkdtemp(prefix="sb-", dir="/tmp"))
     made = Cluster(tmp_path_factory.mktemp("user"), short)
     build(Recipe(layers=("kernel",), role="spark-worker", tables=str(made.tables)), made.image)

@@ -863,7 +863,6 @@ def test_a_variable_that_points_to_the_working_directory_is_refused(manifest, va
             "TMPDIR",
             "XDG_DATA_DIRS",
             "CLASSPATH",
-            "JAVA_HOME",
             "OPENSSL_CONF",
             "NEW_CONFIG",
             "RUBYLIB",

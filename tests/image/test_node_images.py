@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gramine_stand_in import GramineStandIn, small_image
-from sealbook.broker.certificates import authority_id, check_owner
+from sealbook.broker.certificates import authority_id
 from sealbook.errors import InputError, RefusedError
 from sealbook.image import java
 from sealbook.image.build import Recipe, build
@@ -21,6 +21,7 @@ from sealbook.image.inspection import inspect_image
 from sealbook.image.lint import lint
 from sealbook.image.roles import ROLES
 from sealbook.spark.gramine_nodes import GramineNodes
+from sealbook.spark.gramine_owner import check_owner
 from sealbook.spark.profiles import Profile
 
 

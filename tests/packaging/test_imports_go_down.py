@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "kernel/sealbook"
 
-FOUNDATION = {"errors", "encoding", "files", "paths", "pandas_urls"}
+FOUNDATION = {"errors", "encoding", "files", "paths", "pandas_urls", "jdk", "spark_files", "image_owner"}
 #: Layer -> what it may import of sealbook, beside itself and the foundation.
 MAY_IMPORT = {name: set() for name in FOUNDATION} | {
     "attestation": set(),
@@ -21,7 +21,7 @@ MAY_IMPORT = {name: set() for name in FOUNDATION} | {
 }
 _BELOW_THE_FACES = set(MAY_IMPORT) - FOUNDATION
 MAY_IMPORT |= {
-    "spark": set(_BELOW_THE_FACES),
+    "spark": _BELOW_THE_FACES | {"image"},
     "jupyter": _BELOW_THE_FACES | {"image", "spark"},
     "batch": _BELOW_THE_FACES | {"jupyter"},
     "image": {"attestation"},

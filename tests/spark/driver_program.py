@@ -69,7 +69,8 @@ def main() -> None:
     from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
-    from sealbook.spark import credentials, jdk, jvm, profiles, settings
+    from sealbook import jdk
+    from sealbook.spark import credentials, jvm, profiles, settings
     from sealbook.spark.gateway import DriverJvm
 
     profile = profiles.load(told["profile"])

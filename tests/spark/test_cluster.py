@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from sealbook import jdk
 from sealbook.errors import InputError
-from sealbook.spark import cluster_state, jdk, profiles
+from sealbook.spark import cluster_state, profiles
 from sealbook.spark.processes import Process, belonging
 
 HERE = Path(__file__).parent

@@ -22,8 +22,9 @@ import psutil
 import pytest
 from cryptography import x509
 
+from sealbook import jdk
 from sealbook.errors import RefusedError
-from sealbook.spark import credentials, jdk, jvm, settings
+from sealbook.spark import credentials, jvm, settings
 from sealbook.spark.gateway import DriverJvm, GatewayIdentity
 
 

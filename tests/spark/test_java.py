@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from sealbook import jdk, spark_files
 from sealbook.errors import InputError, MissingDependencyError
-from sealbook.spark import jdk, jvm, settings
+from sealbook.spark import jvm, settings
 
 SHOW = "-XX:+PrintFlagsFinal"
 
@@ -19,7 +20,7 @@ SHOW = "-XX:+PrintFlagsFinal"
 @pytest.fixture(autouse=True)
 def _a_jar(tmp_path, monkeypatch):
     """These tests start no JVM with the agent in it, so any file will do where it was not built."""
-    if not jvm.JAR.exists():
+    if not spark_files.JAR.exists():
         (tmp_path / "sealbook.jar").touch()
         monkeypatch.setattr(jvm, "JAR", tmp_path / "sealbook.jar")
 
@@ -90,7 +91,7 @@ def test_a_java_that_says_nothing_is_refused(tmp_path):
 
 def test_every_protection_is_in_force_in_a_real_jvm(real):
     command = jvm.command(real, role="local", main="-version", options=[SHOW])
-    command.remove(f"-javaagent:{jvm.JAR}")
+    command.remove(f"-javaagent:{spark_files.JAR}")
     done = subprocess.run(command, env=jvm.environment(), capture_output=True, text=True, check=True)
     flags = dict(re.findall(r"(\w+)\s+=\s+(\S+)? *\{", done.stdout))
     assert flags["UsePerfData"] == "false"
@@ -104,7 +105,7 @@ def test_every_protection_is_in_force_in_a_real_jvm(real):
 def test_an_option_given_cannot_undo_a_protection(real):
     wanted = ["-XX:+UsePerfData", "-XX:-DisableAttachMechanism", "-XX:+HeapDumpOnOutOfMemoryError", SHOW]
     command = jvm.command(real, role="local", main="-version", options=wanted)
-    command.remove(f"-javaagent:{jvm.JAR}")
+    command.remove(f"-javaagent:{spark_files.JAR}")
     done = subprocess.run(command, env=jvm.environment(), capture_output=True, text=True, check=True)
     flags = dict(re.findall(r"(\w+)\s+=\s+(\S+)? *\{", done.stdout))
     assert (flags["UsePerfData"], flags["DisableAttachMechanism"]) == ("false", "true")
@@ -141,7 +142,7 @@ def test_the_options_are_those_of_sparks_own_launcher(real):
         "public class Options { public static void main(String[] a) { for (String o :"
         " org.apache.spark.launcher.JavaModuleOptions.defaultModuleOptionArray()) System.out.println(o); } }"
     )
-    launcher = [str(p) for p in (jvm.spark_home() / "jars").glob("spark-*.jar")]
+    launcher = [str(p) for p in (spark_files.spark_home() / "jars").glob("spark-*.jar")]
     javac = real.with_name("javac")
     if not javac.exists():
         pytest.skip("needs javac")
@@ -161,8 +162,12 @@ def test_the_class_path_is_the_jar_the_settings_and_sparks_jars(tmp_path):
     program = java(tmp_path, "17.0.1")
     command = jvm.command(program, role="spark-worker", main="M", arguments=["a", "b"], heap="2g")
     class_path = command[command.index("-cp") + 1].split(os.pathsep)
-    assert class_path == [str(jvm.JAR), str(jvm.CONF_DIR), str(jvm.spark_home() / "jars/*")]
-    assert command[-4:] == [f"-javaagent:{jvm.JAR}", "M", "a", "b"]
+    assert class_path == [
+        str(spark_files.JAR),
+        str(spark_files.CONF_DIR),
+        str(spark_files.spark_home() / "jars/*"),
+    ]
+    assert command[-4:] == [f"-javaagent:{spark_files.JAR}", "M", "a", "b"]
     assert "-Xmx2g" in command
     assert "-Dsealbook.role=spark-worker" in command
 
@@ -189,7 +194,7 @@ def test_nothing_of_the_hosts_environment_reaches_a_jvm(monkeypatch):
         monkeypatch.setenv(name, "x")
     environment = jvm.environment()
     assert "x" not in environment.values()
-    assert environment["SPARK_CONF_DIR"] == str(jvm.CONF_DIR)
+    assert environment["SPARK_CONF_DIR"] == str(spark_files.CONF_DIR)
     assert environment["PYTHONSAFEPATH"] == environment["PYTHONNOUSERSITE"] == "1"
     assert environment["OPENSSL_CONF"] == os.devnull
     # Otherwise workers would write into what is measured.
@@ -221,7 +226,7 @@ def test_settings_become_definitions():
 def test_a_jar_that_was_not_built_is_asked_for(monkeypatch, tmp_path):
     monkeypatch.setattr(jvm, "JAR", tmp_path / "sealbook.jar")
     with pytest.raises(MissingDependencyError, match=r"build\.py"):
-        jvm.jar()
+        spark_files.jar()
 
 
 @pytest.mark.parametrize(

@@ -276,6 +276,7 @@ def _write_ca(ca_pem: str) -> Path:
     from sealbook import files
 
     path = paths.data_dir() / "broker" / "ca.pem"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     files.write_bytes(path, ca_pem.encode(), mode=0o644)
     return path
 

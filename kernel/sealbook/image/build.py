@@ -15,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from sealbook import spark_files
 from sealbook.errors import InputError
 from sealbook.files import read_bounded
 from sealbook.image import (
@@ -37,7 +38,6 @@ from sealbook.image.owned_directory import owned_directory
 from sealbook.image.roles import role_named
 from sealbook.image.sigstruct import Sigstruct
 from sealbook.image.tree import put
-from sealbook.spark import jvm
 
 ENVIRONMENT = {
     "PATH": f"{interpreter.PREFIX / 'bin'}:{programs.DIRECTORY}",
@@ -168,7 +168,7 @@ def _fill(
     tools = programs.install(root)
     if role.java:
         say("Copying Java")
-        jvm.jar()
+        spark_files.jar()
         tools += java.install(root)
     modules = (root / interpreter.PREFIX.relative_to("/")).rglob("lib-dynload/*.so")
     libraries.install(root, [interpreter.binary(), *modules, *binaries, *tools], found.runtime)

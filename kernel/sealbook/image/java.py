@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+from sealbook import jdk
 from sealbook.errors import InputError
 from sealbook.image.roles import JAVA_HOME as PREFIX
 from sealbook.image.tree import put, put_stripped
-from sealbook.spark import jdk
 
 EXECUTABLE = PREFIX / "bin/java"
 

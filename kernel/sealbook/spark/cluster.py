@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from sealbook import jdk, spark_files
 from sealbook.broker.client import BrokerClient
 from sealbook.encoding import parse_json
 from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.image import java as java_of_images
 from sealbook.simulated_loader import ISOLATED
-from sealbook.spark import cluster_state, jdk, jvm, node, profiles
+from sealbook.spark import cluster_state, jvm, node, profiles
 from sealbook.spark.cluster_state import DIRECTORY_PREFIX, ClusterState, Member
 from sealbook.spark.credentials import MASTER, WORKER
 from sealbook.spark.gramine_nodes import GramineNodes
@@ -437,8 +438,8 @@ def _java(gramine: GramineNodes | None) -> Path:
     if gramine is not None:
         return Path(java_of_images.EXECUTABLE)
     java = jdk.find_java()
-    jvm.jar()
-    jvm.spark_home()
+    spark_files.jar()
+    spark_files.spark_home()
     return java
 
 

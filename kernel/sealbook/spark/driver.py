@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from sealbook import session
+from sealbook import jdk, session
 from sealbook.broker.client import BrokerClient, Enrolment
 from sealbook.errors import RefusedError
-from sealbook.spark import credentials, gramine_jvm, jdk, jvm, settings
+from sealbook.spark import credentials, gramine_jvm, jvm, settings
 from sealbook.spark.gateway import START_TIMEOUT, DriverJvm
 from sealbook.spark.keysource import KeyCallback
 from sealbook.spark.scale import FindCluster, Scale, cluster_named

@@ -17,7 +17,7 @@ from sealbook.files import read_bounded
 from sealbook.image.image import PROGRAM
 from sealbook.image.launch_directory import launch_directory
 from sealbook.image.manifest import IMAGE
-from sealbook.jupyter.gramine_launcher import supervise
+from sealbook.image.supervisor import supervise
 
 _MAX_PLAN_BYTES = 128 * 1024
 

@@ -6,20 +6,15 @@ host could use to add an option. Here everything is written down; what the envir
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sealbook.errors import InputError, MissingDependencyError
-from sealbook.spark import gramine_jvm, jdk
-
-#: Built from ``kernel/java`` by its ``build.py``: Java agent, TLS provider, file system, KMS client.
-JAR = Path(__file__).with_name("sealbook.jar")
-#: Spark's configuration directory: how it logs, and nothing else. Lies here to be measured.
-CONF_DIR = Path(__file__).with_name("conf")
+from sealbook import jdk
+from sealbook.errors import InputError
+from sealbook.spark import gramine_jvm
+from sealbook.spark_files import CONF_DIR, JAR, jar, spark_home
 
 #: What Spark's launcher opens (``JavaModuleOptions`` of Spark 4.3; a test compares). Spark, Arrow, Kryo and
 #: Netty reach into these packages.
@@ -80,41 +75,6 @@ _AGENT = f"-javaagent:{JAR}"
 _KEPT = ("HOME", "TZ")
 
 
-@functools.lru_cache(maxsize=1)
-def spark_home() -> Path:
-    """Return where the pip package of Spark lies.
-
-    Raises
-    ------
-    MissingDependencyError
-        It is not installed.
-    """
-    spec = importlib.util.find_spec("pyspark")
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingDependencyError("Spark is not installed: `pip install 'sealbook[spark]'`.")
-    home = Path(next(iter(spec.submodule_search_locations)))
-    if not (home / "jars").is_dir():
-        raise MissingDependencyError(
-            f"{home} has no jars: install `pyspark`, not `pyspark-client`: `pip install 'sealbook[spark]'`."
-        )
-    return home
-
-
-def jar() -> Path:
-    """Return sealbook's jar, which must be there.
-
-    Raises
-    ------
-    MissingDependencyError
-        It was not built.
-    """
-    if not JAR.is_file():
-        raise MissingDependencyError(
-            f"{JAR} is missing: `python kernel/java/build.py` builds it (with javac of Java {jdk.OLDEST})."
-        )
-    return JAR
-
-
 def command(
     java: Path,
     *,
@@ -132,7 +92,7 @@ def command(
     Parameters
     ----------
     java
-        From :func:`sealbook.spark.jdk.find_java`.
+        From :func:`sealbook.jdk.find_java`.
     role
         What it is; told to the Java agent, which compares it with the frame's.
     main

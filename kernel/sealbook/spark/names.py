@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from sealbook.spark import jvm, present
+from sealbook import spark_files
+from sealbook.spark import present
 
 _WORDS: Final = re.compile(r"\b(?:spark|sc)\b")
 
@@ -115,7 +116,7 @@ class SparkNames:
             failed, self._failed = self._failed, None
             raise failed
         # The sentence of a missing package, or of a process without trusted Spark.
-        jvm.spark_home()
+        spark_files.spark_home()
         present.current()
         from pyspark.sql import SparkSession
 
@@ -156,14 +157,14 @@ def _ended(value: Any) -> bool:
 
 
 def _session_class() -> type:
-    jvm.spark_home()
+    spark_files.spark_home()
     from pyspark.sql import SparkSession
 
     return SparkSession
 
 
 def _context_class() -> type:
-    jvm.spark_home()
+    spark_files.spark_home()
     from pyspark import SparkContext
 
     return SparkContext

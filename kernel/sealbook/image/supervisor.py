@@ -1,0 +1,47 @@
+"""Stays beside a Gramine that runs, on the host, so that no process of it is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+#: From <linux/prctl.h>.
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+#: All that the untrusted part of Gramine gets; what runs inside gets nothing of it.
+_ENVIRONMENT = ("PATH",)
+
+
+def supervise(command: list[str], place: Path) -> int:
+    """Run Gramine, and leave no process behind however it ends."""
+    prctl = ctypes.CDLL(None).prctl
+    # Processes that the kernel started become this one's children when the kernel dies, and end below.
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    gramine = subprocess.Popen(
+        command,
+        cwd=place,
+        env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        stdin=subprocess.DEVNULL,
+        # If somebody kills this process alone, Gramine ends too.
+        preexec_fn=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),
+    )
+
+    def end(number: int, frame: FrameType | None) -> None:
+        gramine.kill()
+
+    signal.signal(signal.SIGTERM, end)
+    # A host's SIGINT would kill Gramine; interrupts go over the attested channel.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return gramine.wait()
+    finally:
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it ended in between
+                process.kill()
