@@ -191,7 +191,7 @@ def small_image(output: Path, *, force: bool = False, **recipe: Any) -> Image:
         return []
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch("sealbook.spark.spark_files.JAR", Path(__file__)))
+        stack.enter_context(mock.patch("sealbook.spark_files.JAR", Path(__file__)))
         for function, stand_in in {
             "distributions.collect": lambda roots: [],
             "interpreter.install": lambda root: put(root, "python/bin/python3", "python/lib/python311.zip"),

@@ -22,7 +22,7 @@ def _a_jar(tmp_path, monkeypatch):
     """These tests start no JVM with the agent in it, so any file will do where it was not built."""
     if not spark_files.JAR.exists():
         (tmp_path / "sealbook.jar").touch()
-        monkeypatch.setattr(jvm, "JAR", tmp_path / "sealbook.jar")
+        monkeypatch.setattr(spark_files, "JAR", tmp_path / "sealbook.jar")
 
 
 def java(directory: Path, version: str | None, printed: str = "") -> Path:
@@ -224,7 +224,7 @@ def test_settings_become_definitions():
 
 
 def test_a_jar_that_was_not_built_is_asked_for(monkeypatch, tmp_path):
-    monkeypatch.setattr(jvm, "JAR", tmp_path / "sealbook.jar")
+    monkeypatch.setattr(spark_files, "JAR", tmp_path / "sealbook.jar")
     with pytest.raises(MissingDependencyError, match=r"build\.py"):
         spark_files.jar()
 
