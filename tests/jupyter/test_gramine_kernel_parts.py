@@ -389,7 +389,7 @@ def test_a_child_that_ended_meanwhile_is_no_error(monkeypatch):
     sent: list[Any] = []
     monkeypatch.setattr(psutil.Process, "children", lambda self, recursive: [Gone(), Gone()])
     monkeypatch.setattr(signal, "pthread_kill", lambda *arguments: sent.append(arguments))
-    GramineKernel._signal_interrupt(SimpleNamespace())
+    GramineKernel._signal_interrupt(SimpleNamespace(spark=None))
     assert sent == [(threading.main_thread().ident, signal.SIGINT)]
 
 
