@@ -122,6 +122,21 @@ def test_beyond_the_limit_of_connections_new_ones_are_dropped_and_old_ones_go_on
         assert b" 200 " in first.recv(65536)
 
 
+@pytest.mark.parametrize("limit", ["MAX_STRANGERS", "MAX_STRANGERS_AT"])
+def test_connections_without_a_certificate_never_take_the_room_of_nodes(broker, monkeypatch, limit):
+    node = broker.enrol()
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(connected(broker))
+        monkeypatch.setattr(protocol, limit, 3)
+        with pytest.raises((ConnectionError, ssl.SSLError, AssertionError)), connected(broker) as more:
+            more.sendall(b"GET /v1/broker HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert more.recv(1) != b""
+        assert [member.session for member in broker.client().members(node)] == [node.session]
+    # They are gone, and so is what they took.
+    assert broker.client().name() == broker.service.name
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -8,6 +8,8 @@ from typing import Any, Final
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from sealbook.broker.service.limits import asker_at
+
 #: Seconds in which a request must be complete, from the connection or its first byte on.
 REQUEST_SECONDS: Final = 10.0
 
@@ -15,6 +17,12 @@ REQUEST_SECONDS: Final = 10.0
 HANDSHAKE_SECONDS: Final = 10.0
 
 MAX_CONNECTIONS: Final = 512
+
+#: Of those, connections without a node's certificate: what is left is for nodes, however many others come.
+MAX_STRANGERS: Final = 384
+
+#: Of those, from one address; a hundred nodes may start on one machine at once.
+MAX_STRANGERS_AT: Final = 128
 
 #: Longest request line with headers, in bytes.
 MAX_HEADERS: Final = 16 * 1024
@@ -24,16 +32,29 @@ class AttestedProtocol(H11Protocol):
     """One connection. ``request.state.peer`` is the client's certificate (DER), or None."""
 
     _deadline: asyncio.TimerHandle | None = None
+    #: Where a connection without a certificate comes from; None for one of a node.
+    stranger: str | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the certificate from TLS, which has verified it."""
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
+        tls = transport.get_extra_info("ssl_object")
+        peer = tls.getpeercert(binary_form=True) if tls else None
+        if peer is None:
+            self.stranger = asker_at((transport.get_extra_info("peername") or ("",))[0])
+        if not self._fits():
             transport.abort()
             return
-        tls = transport.get_extra_info("ssl_object")
-        self.app_state = {**self.app_state, "peer": tls.getpeercert(binary_form=True) if tls else None}
+        self.app_state = {**self.app_state, "peer": peer}
         self._wait_for_request()
+
+    def _fits(self) -> bool:
+        """Tell whether there is room for this connection beside those that are open."""
+        strangers = [other.stranger for other in self.connections if getattr(other, "stranger", None)]
+        return len(self.connections) <= MAX_CONNECTIONS and (
+            self.stranger is None
+            or (len(strangers) <= MAX_STRANGERS and strangers.count(self.stranger) <= MAX_STRANGERS_AT)
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the time limit."""
