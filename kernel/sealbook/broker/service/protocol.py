@@ -50,7 +50,8 @@ class AttestedProtocol(H11Protocol):
 
     def _fits(self) -> bool:
         """Tell whether there is room for this connection beside those that are open."""
-        strangers = [other.stranger for other in self.connections if getattr(other, "stranger", None)]
+        others = [each for each in self.connections if isinstance(each, AttestedProtocol)]
+        strangers = [each.stranger for each in others if each.stranger is not None]
         return len(self.connections) <= MAX_CONNECTIONS and (
             self.stranger is None
             or (len(strangers) <= MAX_STRANGERS and strangers.count(self.stranger) <= MAX_STRANGERS_AT)
