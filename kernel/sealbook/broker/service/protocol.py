@@ -52,9 +52,11 @@ class AttestedProtocol(H11Protocol):
         """Tell whether there is room for this connection beside those that are open."""
         others = [each for each in self.connections if isinstance(each, AttestedProtocol)]
         strangers = [each.stranger for each in others if each.stranger is not None]
-        return len(self.connections) <= MAX_CONNECTIONS and (
-            self.stranger is None
-            or (len(strangers) <= MAX_STRANGERS and strangers.count(self.stranger) <= MAX_STRANGERS_AT)
+        # This one is among them, if it is a stranger's.
+        return (
+            len(self.connections) <= MAX_CONNECTIONS
+            and len(strangers) <= MAX_STRANGERS
+            and strangers.count(self.stranger or "") <= MAX_STRANGERS_AT
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
