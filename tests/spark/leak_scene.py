@@ -148,6 +148,8 @@ def main() -> None:
     lo_up()
     sniffer = Sniffer()
     sniffer.start()
+    from sealbook.broker import open_keyring
+    from sealbook.broker.passphrase import inherited
     from sealbook.cli import cluster as commands
     from sealbook.spark import cluster, node
 
@@ -159,6 +161,8 @@ def main() -> None:
     profile = cluster.up(
         "leaks", size, broker, port=17077, worker_hosts=["127.0.0.2", "127.0.0.3"], patience=150
     )
+    # A key that lasts: those of a session go to no node.
+    open_keyring(passphrase=inherited).create("leaks", guard=commands._POLICY)
     work = directory / "work"
     work.mkdir()
     instructions = directory / "told.json"
@@ -184,7 +188,7 @@ def main() -> None:
                     "settings": READABLE
                     | {
                         "spark.eventLog.enabled": "true",
-                        "spark.eventLog.dir": f"sealed://{directory}/events",
+                        "spark.eventLog.dir": f"sealed://leaks{directory}/events",
                     },
                     "unset": {
                         key: value.format(directory=directory)

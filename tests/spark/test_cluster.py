@@ -440,13 +440,14 @@ def test_a_killed_driver_frees_its_executors(cluster):
 
 def test_of_a_table_whose_writer_was_killed_nothing_is_readable(cluster):
     flag, place = cluster.work / "half", cluster.work / "half-table"
-    with cluster.job(name="slow_write", path=f"sealed://{place}", flag=str(flag)) as program:
+    assert cluster.user.run("keys", "create", "half").status == 0
+    with cluster.job(name="slow_write", path=f"sealed://half{place}", flag=str(flag)) as program:
         started(flag, 3)
         os.killpg(program.pid, signal.SIGKILL)
         ended([Process.of(int(pid)) for pid in executors(cluster)])
     assert not list(place.glob("part-*"))
     assert not (place / "_SUCCESS").exists()
-    with cluster.job(name="readable", path=f"sealed://{place}") as program:
+    with cluster.job(name="readable", path=f"sealed://half{place}") as program:
         said = cluster.result(program)
     assert "UNABLE_TO_INFER_SCHEMA" in str(said) or "PATH_NOT_FOUND" in str(said)
 

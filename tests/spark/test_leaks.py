@@ -40,7 +40,7 @@ def scene(tmp_path):
     directory = Path(tempfile.mkdtemp(prefix="lk-", dir="/tmp"))
     guardian = guard(tmp_path / "home", directory)
 
-    def run(removed: str | None = None, table: str = "sealed://{directory}/table") -> dict:
+    def run(removed: str | None = None, table: str = "sealed://leaks{directory}/table") -> dict:
         told = tmp_path / "scene.json"
         told.write_text(
             json.dumps(
