@@ -280,7 +280,8 @@ def test_a_drivers_jvm_that_is_killed_during_a_job_is_one_sentence_and_the_next_
     assert [error["ename"] for error in errors] == ["RefusedError"]
     assert errors[0]["evalue"].startswith("Spark's Java process has ended")
     assert "\n" not in errors[0]["evalue"]
-    assert "Traceback" not in str([m["content"].get("text") for m in messages])
+    texts = [str(m["content"].get("text")) for m in messages]
+    assert [text for text in texts if "Traceback" in text] == []
     assert on_cluster.value("spark.range(50).count()") == "50"
     assert int(on_cluster.value("get_ipython().kernel.spark.process")) != java
 

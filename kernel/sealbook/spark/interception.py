@@ -9,6 +9,7 @@ else, in a sealbook kernel only and when their module is imported:
 ``pyspark.core.context.launch_gateway``          the JVM is the kernel's own
 ``SparkContext.__new__``, ``__init__``           a second context is the first one, and no error
 ``SparkContext._do_init``                        the master is the scale's, protective settings are added
+``SparkContext.addFile`` and its like            refuse sealed files, which they would leave in clear
 ``SparkSession.Builder.getOrCreate``, ``create`` ... and checked also for a session that exists
 ``SparkSession.Builder._validate_startup_urls``  Spark Connect is refused, in one sentence
 ``pyspark.sql.connect``                          cannot be imported: the same
@@ -112,10 +113,25 @@ def _redirect_contexts(module: ModuleType) -> None:
         for listener in present.on_context:
             listener(self)
 
+    for name in ("addFile", "addPyFile", "addArchive"):
+        setattr(context, name, _clear_sources_only(getattr(context, name)))
     context.__new__ = new
     context.__init__ = init
     context._do_init = do_init
     module.launch_gateway = _launch_gateway  # type: ignore[attr-defined]
+
+
+def _clear_sources_only(stock: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(stock)
+    def add(self: Any, path: str, *args: Any, **kwargs: Any) -> Any:
+        if str(path).lower().startswith("sealed:"):
+            raise RefusedError(
+                f"A sealed file is not handed to Spark's {stock.__name__}, which would leave it in clear on "
+                "every node: read it with spark.read, or open it in this kernel and broadcast what is in it."
+            )
+        return stock(self, path, *args, **kwargs)
+
+    return add
 
 
 def _use(module: ModuleType, gateway: Any) -> None:
