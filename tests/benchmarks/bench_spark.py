@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,8 +16,9 @@ from typing import Any
 
 from spark_sides import CORES, WORKERS, Driver, PlainCluster, TrustedCluster, running
 
-ALL = range(1, 23)
-_TABLES = ("customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier")
+from tpch import queries, tables
+
+ALL = sorted(queries.QUERIES)
 _KEY = "tpch"
 
 
@@ -42,7 +41,7 @@ def measure(quick: bool = False) -> list[dict[str, Any]]:
 
 def _tpch(directory: Path, scale: str, rounds: int, memory: str) -> list[dict[str, Any]]:
     plain, sealed = directory / "plain", directory / "sealed"
-    make_tables(plain, scale)
+    tables.generate(plain, float(scale))
     trusted = TrustedCluster(memory)
     with running(PlainCluster(memory), trusted) as (plain_driver, driver):
         seal_tables(trusted, plain, sealed)
@@ -82,7 +81,7 @@ def _tpch(directory: Path, scale: str, rounds: int, memory: str) -> list[dict[st
         {
             "name": "key fetches in those rounds",
             "value": str(fetched),
-            "baseline": f"{len(ALL) * rounds} queries on {len(_TABLES)} tables",
+            "baseline": f"{len(ALL) * rounds} queries on {len(queries.TABLES)} tables",
             "ratio": "-",
             "target": "none: executors have the keys",
             "holds": fetched == 0,
@@ -91,23 +90,10 @@ def _tpch(directory: Path, scale: str, rounds: int, memory: str) -> list[dict[st
     ]
 
 
-def make_tables(directory: Path, scale: str) -> None:
-    """Write the tables of TPC-H as Parquet, one directory with one file each."""
-    program = Path(sys.executable).with_name("tpchgen-cli")
-    subprocess.run(
-        [program, "parquet", "--scale-factor", scale, "--parts", "1", "--output-dir", directory],
-        check=True,
-        capture_output=True,
-    )
-
-
 def seal_tables(cluster: TrustedCluster, plain: Path, sealed: Path) -> None:
     """Seal every file under its own name, so that both sides read the same Parquet files."""
     cluster.sealbook("keys", "create", _KEY)
-    for path in sorted(plain.rglob("*.parquet")):
-        target = sealed / path.relative_to(plain)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        cluster.sealbook("seal", path, target, "--key", _KEY)
+    tables.seal(plain, sealed, lambda source, target: cluster.sealbook("seal", source, target, "--key", _KEY))
 
 
 def _round(sides: dict[str, tuple[Driver, str]], wanted: list[str]) -> dict[str, list[float]]:

@@ -26,8 +26,9 @@ QUERIES = HERE.parent / "tpch" / "queries.py"
 WORKERS, CORES = 2, 1
 PATIENCE = 240
 
-if str(_SPARK_TESTS) not in sys.path:
-    sys.path.insert(0, str(_SPARK_TESTS))  # for the user of the tests
+for _directory in (_SPARK_TESTS, HERE.parent):
+    if str(_directory) not in sys.path:
+        sys.path.insert(0, str(_directory))  # for the tests' user, tables and queries
 
 
 class Driver:
