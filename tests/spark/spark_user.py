@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -72,6 +73,28 @@ class User:
         except OSError:
             return False
         return f"SEALBOOK_HOME={self.home}".encode() in environment and int(pid) != os.getpid()
+
+
+@contextlib.contextmanager
+def serving(user: User, *arguments: str) -> Iterator[dict[str, str]]:
+    """A broker of this user's that answers: its ``url`` and the path of its ``ca``."""
+    ready, said = os.pipe()
+    passphrase, number = hand_over("correct horse battery")
+    command = [sys.executable, "-m", "sealbook", "broker", "serve", "--host", "127.0.0.1", "--port", "0"]
+    broker = subprocess.Popen(
+        [*command, "--ready-fd", str(said), *arguments],
+        env=os.environ | user.environment | {DESCRIPTOR_VARIABLE: number},
+        pass_fds=[said, passphrase],
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(said)
+    os.close(passphrase)
+    try:
+        with os.fdopen(ready) as lines:
+            yield json.loads(lines.readline())
+    finally:
+        broker.terminate()
+        broker.wait()
 
 
 @contextlib.contextmanager

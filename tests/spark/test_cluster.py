@@ -73,7 +73,7 @@ class Trial:
         return json.loads(self.user.run("cluster", "status", NAME, "--json").out)
 
     @contextlib.contextmanager
-    def job(self, **arguments):
+    def job(self, settings=None, **arguments):
         """Start a driver with a job; it is ended in the end."""
         told = self.work / "told.json"
         told.write_text(
@@ -84,6 +84,7 @@ class Trial:
                     "directory": str(self.work),
                     "job": str(HERE / "jobs.py"),
                     "arguments": arguments,
+                    "settings": settings or {},
                 }
             )
         )

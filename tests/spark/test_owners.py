@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
-from spark_user import temporary_user
+from spark_user import serving, temporary_user
 from test_cluster import NAME, Trial
-
-from sealbook.broker.passphrase import DESCRIPTOR_VARIABLE, hand_over
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("spark")]
 
@@ -34,24 +29,8 @@ def hospital(user, tmp_path, monkeypatch):
         home = user.home / "broker" / "ca.pem"
         added = hospital.run("broker", "cluster", "add", NAME, "--policy", "simulated", "--home-ca", home)
         assert added.status == 0, added
-        ready, said = os.pipe()
-        passphrase, number = hand_over("correct horse battery")
-        command = [sys.executable, "-m", "sealbook", "broker", "serve", "--host", "127.0.0.1", "--port", "0"]
-        broker = subprocess.Popen(
-            [*command, "--ready-fd", str(said)],
-            env=os.environ | hospital.environment | {DESCRIPTOR_VARIABLE: number},
-            pass_fds=[said, passphrase],
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(said)
-        os.close(passphrase)
-        try:
-            with os.fdopen(ready) as lines:
-                hospital.broker = json.loads(lines.readline())
+        with serving(hospital) as hospital.broker:
             yield hospital
-        finally:
-            broker.terminate()
-            broker.wait()
 
 
 def released(user, key: str) -> list[str]:
