@@ -264,10 +264,47 @@ def test_what_was_open_stays_open_while_the_broker_is_down(cluster: Cluster, lab
 
 def test_without_the_broker_a_session_ends_at_its_known_expiry(cluster: Cluster, lab: Lab) -> None:
     soon = cluster.member(expires=datetime.now(UTC) + timedelta(seconds=2))
-    node = cluster.node(session="s2", role="spark-driver", members=[soon])
+    own = cluster.member("s2", "spark-driver")
+    node = cluster.node(session="s2", role="spark-driver", members=[soon, own])
     said = lab.ask("tls", client=cluster.stranger(), server=node, then={"broker_down": True, "sleep": 2500})
     assert said["word"] == "pingpong"
     assert said["server"] == "The peer's session has ended or was revoked; this connection ends with it."
+
+
+_NO_MEMBER = (
+    "This node is no member of its cluster any more, or its broker has not answered for too long; its "
+    "connections end."
+)
+
+
+@pytest.mark.parametrize(
+    ("then", "forgot"),
+    [
+        ({"broker_refuses": True}, 1),  # the cluster has a new secret, or is gone
+        ({"members": []}, 1),
+        ({"members": [{"session": "s1", "role": "spark-worker"}]}, 1),  # of others, without this node
+        ({"broker_down": True, "minutes": 11}, 1),
+    ],
+    ids=["refused", "nobody", "others", "cut off"],
+)
+def test_who_is_no_member_any_more_has_no_connection_and_no_kept_key(
+    then: dict[str, Any], forgot: int, cluster: Cluster, lab: Lab
+) -> None:
+    then = {**then}
+    if then.get("members"):
+        then["members"] = [cluster.member("s1")]
+    node = cluster.node(session="s2", role="spark-driver")
+    for said in both_ways(cluster.stranger(), node, lab, then=then):
+        assert (said["word"], said["afterwards"]) == ("pingpong", "")
+        assert said["server"] == _NO_MEMBER
+        assert forgot in (said["server_forgot"], said["client_forgot"])
+
+
+def test_a_broker_that_is_down_for_minutes_ends_nothing(cluster: Cluster, lab: Lab) -> None:
+    node = cluster.node(session="s2", role="spark-driver")
+    for said in both_ways(cluster.stranger(), node, lab, then={"broker_down": True, "minutes": 9}):
+        assert (said["word"], said["afterwards"], said["server"]) == ("pingpong", "pingpong", None)
+        assert said["server_forgot"] == said["client_forgot"] == 0
 
 
 def test_reports_to_the_broker_are_few_and_name_the_peer_by_fingerprint(cluster: Cluster, lab: Lab) -> None:

@@ -12,6 +12,7 @@ import java.util.ArrayList;
 import java.util.Base64;
 import java.util.Collections;
 import java.util.List;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicReference;
 import javax.net.ssl.KeyManager;
 import javax.net.ssl.SSLContext;
@@ -34,6 +35,9 @@ public final class TlsLab {
     final AtomicReference<JsonNode> members = new AtomicReference<>();
     Identity identity;
     volatile boolean brokerDown;
+    volatile boolean brokerRefuses;
+    volatile int minutesLater;
+    volatile int forgotten;
     String error;
 
     End(JsonNode q, boolean client) throws Exception {
@@ -46,12 +50,16 @@ public final class TlsLab {
                 q.get("cluster").textValue(), q.get("role").textValue(), q.get("session").textValue(), key, certificate,
                 Certificates.parse(q.get("ca").textValue()), Base64.getDecoder().decode(q.get("secret").textValue()));
         members.set(q.get("members"));
-        Members list = new Members(() -> {
-          if (brokerDown) {
-            throw down();
-          }
-          return Json.object().set("members", members.get());
-        });
+        Members list = new Members(
+            limit -> {
+              if (brokerDown || brokerRefuses) {
+                throw failure(brokerRefuses);
+              }
+              return Json.object().set("members", members.get());
+            },
+            q.get("session").textValue(),
+            () -> forgotten++,
+            () -> System.nanoTime() + TimeUnit.MINUTES.toNanos(minutesLater));
         this.list = list;
         if (!q.path("unpolled").asBoolean()) {
           list.poll();
@@ -83,8 +91,13 @@ public final class TlsLab {
     Members list;
   }
 
-  private static BrokerException down() {
+  static BrokerException failure(boolean refuses) {
     try {
+      if (refuses) {
+        var refusal = BrokerException.class.getDeclaredMethod("refusal", String.class);
+        refusal.setAccessible(true);
+        return (BrokerException) refusal.invoke(null, "no");
+      }
       var make = BrokerException.class.getDeclaredConstructor(String.class, boolean.class);
       make.setAccessible(true);
       return make.newInstance("down", true);
@@ -108,6 +121,8 @@ public final class TlsLab {
       for (End end : List.of(client, server)) {
         if (end.list != null) {
           end.brokerDown = then.path("broker_down").asBoolean();
+          end.brokerRefuses = then.path("broker_refuses").asBoolean();
+          end.minutesLater = then.path("minutes").asInt();
           if (then.has("members")) {
             end.members.set(then.get("members"));
           }
@@ -123,6 +138,7 @@ public final class TlsLab {
         }
       }
       answer.put("afterwards", exchange(client, server));
+      answer.put("client_forgot", client.forgotten).put("server_forgot", server.forgotten);
     }
     answer.put("client", client.error).put("server", server.error);
     answer.put("protocol", client.engine.getSession().getProtocol());
