@@ -225,6 +225,28 @@ def test_tls_1_2_is_refused(cluster: Cluster, lab: Lab) -> None:
         assert "protocol" in said["server"].lower() + said["client"].lower()
 
 
+def test_nothing_passes_where_the_check_of_the_peer_was_passed_over(cluster: Cluster, lab: Lab) -> None:
+    node = cluster.node(session="s2", role="spark-driver") | {"unchecked": True}
+    for said in both_ways(cluster.stranger(), node, lab):
+        assert said["word"] == ""
+        assert said["server"] == "The peer was not checked."
+
+
+def test_a_node_whose_own_certificate_was_not_renewed_ends_its_connections(
+    cluster: Cluster, lab: Lab
+) -> None:
+    node = cluster.node(session="s2", role="spark-driver", lasts=timedelta(seconds=4))
+    said = lab.ask("tls", client=cluster.stranger(), server=node, then={"sleep": 4500})
+    assert (said["word"], said["afterwards"]) == ("pingpong", "")
+    assert said["server"] == "This node's certificate has expired and was not renewed; its connections end."
+
+
+def test_without_a_cluster_too_a_certificate_ends(cluster: Cluster, lab: Lab) -> None:
+    past = cluster.stranger(now=datetime.now(UTC) - 120 * _MINUTES) | {"alone": True}
+    said = lab.ask("tls", client=past, server=past)
+    assert said["word"] == ""
+
+
 def test_two_nodes_of_different_clusters_refuse_each_other(cluster: Cluster, lab: Lab) -> None:
     other = Cluster("other", ca=cluster.ca)
     said = lab.ask("tls", client=other.node(), server=cluster.node())

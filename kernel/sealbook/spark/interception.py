@@ -13,6 +13,7 @@ else, in a sealbook kernel only and when their module is imported:
 ``SparkSession.Builder._validate_startup_urls``  Spark Connect is refused, in one sentence
 ``pyspark.sql.connect``                          cannot be imported: the same
 ``pyspark.errors.exceptions.captured``           see :mod:`sealbook.spark.sentences`
+``DataStreamWriter.start``, ``toTable``          see :mod:`sealbook.spark.streams`
 ``xgboost.spark.core``                           see :mod:`sealbook.spark.xgboost_guard`
 ===============================================  ======================================================
 
@@ -34,7 +35,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from sealbook.errors import RefusedError
-from sealbook.spark import present, sentences, xgboost_guard
+from sealbook.spark import present, sentences, streams, xgboost_guard
 
 #: Environment variables that make PySpark a client of a Spark Connect server.
 _CONNECT_VARIABLES: Final = ("SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED", "SPARK_LOCAL_REMOTE")
@@ -193,6 +194,7 @@ _HOOKS: Final[dict[str, Callable[[ModuleType], None]]] = {
     "pyspark.errors.exceptions.captured": sentences.install,
     "pyspark.java_gateway": _redirect_gateways,
     "pyspark.sql.session": _redirect_sessions,
+    "pyspark.sql.streaming.readwriter": streams.install,
     "xgboost.spark.core": xgboost_guard.guard,
 }
 _REFUSED: Final = "pyspark.sql.connect"

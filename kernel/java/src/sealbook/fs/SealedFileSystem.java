@@ -115,6 +115,7 @@ public final class SealedFileSystem extends FileSystem {
 
   private static void refuseCopies(Path path) throws PathException {
     if (Copies.areBeingMade()) {
+      Copies.forget();
       throw new PathException(
           path + " cannot be sent along with a job: Spark would write it in clear to a disk of every node; read it in"
               + " the tasks instead.");

@@ -76,6 +76,14 @@ public final class TlsLab {
         KeyManager[] keys = certificate == null ? new KeyManager[0] : new KeyManager[] {new OwnKey(key, certificate)};
         context.init(keys, new TrustManager[] {new TrustAll()}, null);
       }
+      if (q.path("unchecked").asBoolean()) { // as if JSSE had passed over the check
+        SSLContext careless = SSLContext.getInstance("TLS");
+        careless.init(new KeyManager[] {new OwnKey(key, certificate)}, new TrustManager[] {new TrustAll()}, null);
+        engine =
+            new AttestedEngine(careless.createSSLEngine(), new MemberCheck(identity, list, new Refusals(event -> {})));
+        engine.setUseClientMode(client);
+        return;
+      }
       engine = q.path("with_peer").asBoolean() ? context.createSSLEngine("elsewhere.example", 7077) : context.createSSLEngine();
       engine.setUseClientMode(client);
       // What SSLFactory of Spark calls, in its order; for an attested end none of it may count.
