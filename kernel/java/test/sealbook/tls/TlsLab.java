@@ -34,6 +34,7 @@ public final class TlsLab {
     final List<String> reports = Collections.synchronizedList(new ArrayList<>());
     final AtomicReference<JsonNode> members = new AtomicReference<>();
     Identity identity;
+    Refusals refusals;
     volatile boolean brokerDown;
     volatile boolean brokerRefuses;
     volatile int minutesLater;
@@ -64,7 +65,7 @@ public final class TlsLab {
         if (!q.path("unpolled").asBoolean()) {
           list.poll();
         }
-        Refusals refusals = new Refusals(event -> reports.add(event.get("facts").get("reason").textValue()));
+        refusals = new Refusals(event -> reports.add(event.get("facts").get("reason").textValue()));
         context = SSLContext.getInstance(AttestedProvider.PROTOCOL, new AttestedProvider(identity, list, refusals));
         // As Spark does it: managers of its own, here the most harmful there are.
         context.init(new KeyManager[0], new TrustManager[] {new TrustAll()}, null);
@@ -151,7 +152,11 @@ public final class TlsLab {
     answer.put("client", client.error).put("server", server.error);
     answer.put("protocol", client.engine.getSession().getProtocol());
     answer.put("suite", client.engine.getSession().getCipherSuite());
-    Thread.sleep(50); // the reports come from a thread of their own
+    for (End end : List.of(client, server)) {
+      while (end.refusals != null && !end.refusals.isIdle()) { // the reports come from a thread of their own
+        Thread.sleep(5);
+      }
+    }
     for (String name : List.of("client", "server")) {
       ArrayNode list = answer.putArray(name + "_reports");
       (name.equals("client") ? client : server).reports.forEach(list::add);
