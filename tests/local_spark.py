@@ -72,6 +72,7 @@ def local_spark(jar: Path, directory: Path, extra: Mapping[str, str] | None = No
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": "2",
         "spark.sql.warehouse.dir": settings.sealed_url(directory / "warehouse"),
+        settings.CHECKPOINTS: settings.sealed_url(directory / "checkpoints"),
         "spark.hadoop.sealbook.key": "data",
         **(extra or {}),
     }

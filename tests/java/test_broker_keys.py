@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from broker_service import CLUSTER, OTHER, Served, served
 from java_side import Lab
 from sealbook import sealing
+from sealbook.broker.certificates import authority_id
 from sealbook.broker.client import Enrolment, RemoteKeys
-from sealbook.sealing import KeyProvider
+from sealbook.sealing import InMemoryKeys, KeyProvider, SealingKey
 from sealbook.spark.credentials import BrokerAccess, Credentials
 
 ROLE = "spark-executor"
@@ -131,6 +134,83 @@ def test_a_revoked_node_gets_no_further_key(
     assert not (tmp_path / "y").exists()
 
 
+@pytest.mark.parametrize("end", ["rotate", "remove", "revoke"])
+def test_keys_that_a_node_had_are_gone_when_its_membership_is(
+    end: str, node: Lab, world: Served, enrolment: Enrolment, keys: KeyProvider, tmp_path: Path
+) -> None:
+    path = tmp_path / "data"
+    sealing.write_bytes(path, b"12345", key="data", keys=keys)
+    assert node.read(path)["data"] == b"12345"
+    {
+        "rotate": lambda: world.service.clusters.rotate(CLUSTER),
+        "remove": lambda: world.service.clusters.remove(CLUSTER),
+        "revoke": lambda: world.service.sessions.revoke(enrolment.session),
+    }[end]()
+    said = _until_refused(node, path)
+    assert said["error"] == "KeyUnavailableException"
+    assert {"rotate": "has a new secret", "remove": "has no cluster", "revoke": "revoked"}[end] in said[
+        "message"
+    ]
+
+
+def _until_refused(node: Lab, path: Path) -> dict[str, Any]:
+    for _ in range(60):  # the next poll is a few seconds away
+        said = node.read(path)
+        if "error" in said:
+            return said
+        time.sleep(0.5)
+    raise AssertionError("the key is still there")
+
+
+def test_a_key_of_a_session_is_asked_of_no_broker(node: Lab, world: Served, tmp_path: Path) -> None:
+    other = sealing.InMemoryKeys()
+    other.create("session/default")
+    sealing.write_bytes(tmp_path / "sealed", b"x", key="session/default", keys=other)
+    for said in (
+        node.write(f"sealed://{tmp_path}/x", b"content"),  # the key of a notebook that names none
+        node.write(f"sealed://session+default{tmp_path}/x", b"content"),
+        node.read(tmp_path / "sealed"),
+    ):
+        assert said["error"] == "KeyUnavailableException"
+        assert said["message"] == (
+            "Keys named session/... live in the memory of one kernel's side, and no node of a cluster has "
+            "them: seal with a key that lasts, `sealbook keys create NAME`."
+        )
+    assert [each for each in world.events("release") if each["key"].startswith("session/")] == []
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_owner_is_asked_for_its_own_keys_and_for_no_others(
+    build: Any, jar: Path, class_path: str, tmp_path: Path
+) -> None:
+    for name in ("home", "lab"):
+        (tmp_path / name).mkdir()
+    with served(tmp_path / "home") as home, served(tmp_path / "lab") as lab:
+        for broker in (home, lab):
+            for key in ("lab/patients", "labs/x", "team/data", "la/x"):
+                broker.keyring.create(key, guard="nodes")
+        lab.service.partners.set_home(CLUSTER, authority_id(home.ca))
+        enrolment = home.enrol(role=ROLE, hosts=["127.0.0.1"])
+        guest = lab.client().enrol_as_guest(lab.attester(), enrolment)
+        credentials = credentials_of(home, enrolment)
+        owner = BrokerAccess("lab", lab.url, lab.ca, guest.certificate, guest.report_data)
+        credentials = replace(credentials, brokers=(*credentials.brokers, owner))
+        node = Lab(build.find_tool("java"), class_path, agent=jar, frame=credentials.frame())
+        try:
+            for key in ("lab/patients", "labs/x", "team/data", "la/x", "data"):
+                assert node.write(f"sealed://{key.replace('/', '+')}{tmp_path}/x", b"content") == {}
+                broker = lab if key == "lab/patients" else home
+                secret = broker.keyring.key(key).secret
+                mine = InMemoryKeys(SealingKey(key, 1, secret))
+                assert sealing.read_bytes(tmp_path / "x", keys=mine) == b"content"
+        finally:
+            node.close()
+        asked = {each["key"] for each in lab.events("release") if each["decision"] == "released"}
+        assert asked == {"lab/patients"}
+        asked = {each["key"] for each in home.events("release") if each["decision"] == "released"}
+        assert "lab/patients" not in asked
+
+
 # -- the frame --------------------------------------------------------------------------------------
 
 
@@ -142,6 +222,11 @@ def _framed(content: dict[str, Any]) -> bytes:
 def _changed(frame: bytes, **change: Any) -> bytes:
     body = json.loads(frame[4:]) | change
     return _framed({name: value for name, value in body.items() if value is not None})
+
+
+def _with_owner(frame: bytes, *owners: str) -> bytes:
+    (home,) = json.loads(frame[4:])["brokers"]
+    return _changed(frame, brokers=[home, *(home | {"owner": owner} for owner in owners)])
 
 
 _BAD: dict[str, Callable[[bytes], bytes]] = {
@@ -159,6 +244,10 @@ _BAD: dict[str, Callable[[bytes], bytes]] = {
     "a short secret": lambda frame: _changed(frame, cluster_secret="AAAA"),
     "a key that is none": lambda frame: _changed(frame, tls_private_key="AAAA"),
     "no brokers": lambda frame: _changed(frame, brokers=[]),
+    "an owner called session": lambda frame: _with_owner(frame, "session"),
+    "an owner that is no part of a name": lambda frame: _with_owner(frame, "a/b"),
+    "an owner with a capital": lambda frame: _with_owner(frame, "Lab"),
+    "an owner twice": lambda frame: _with_owner(frame, "lab", "lab"),
     "a broker without TLS": lambda frame: _changed(
         frame, brokers=[json.loads(frame[4:])["brokers"][0] | {"url": "http://127.0.0.1:1"}]
     ),

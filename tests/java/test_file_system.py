@@ -156,3 +156,42 @@ def test_an_empty_file_is_a_file(lab: Lab, keys: InMemoryKeys, tmp_path: Path) -
     lab.write(f"sealed://one{tmp_path}/empty", b"")
     assert lab.ask("list", path=f"sealed://{tmp_path}") == {"entries": {"empty": 0}}
     assert lab.read(tmp_path / "empty")["data"] == b""
+
+
+def test_where_the_url_names_a_key_both_slots_of_the_header_have_that_key_and_no_other(
+    lab: Lab, keys: InMemoryKeys, tmp_path: Path
+) -> None:
+    keys.create("other")
+    lab.use(*(keys.current(name) for name in ("one", "other")))
+    path = tmp_path / "file"
+    sealing.write_bytes(path, b"content", key="one", keys=keys)
+    before = path.read_bytes()[:4096]
+    sealing.rekey(path, keys=keys, to="other")
+    after = path.read_bytes()
+    assert lab.read(f"sealed://other{path}")["data"] == b"content"
+    path.write_bytes(before + after[4096:])  # a rotation that was cut short
+    assert lab.read(path)["data"] == b"content"
+    for key in ("other", "one"):
+        said = lab.read(f"sealed://{key}{path}")
+        assert said["error"] == "OtherKeyException"
+        assert f"is not sealed to key {key} alone" in said["message"]
+        assert (said["message"].count(". "), said["message"][-1]) == (0, ".")
+
+
+def test_a_key_that_the_url_names_has_every_version(lab: Lab, keys: InMemoryKeys, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    sealing.write_bytes(path, b"content", key="one", keys=keys)
+    keys.create("one")
+    lab.use(keys.get("one", 1), keys.get("one", 2))
+    assert lab.read(f"sealed://one{path}")["data"] == b"content"
+    sealing.rekey(path, keys=keys, to="one")
+    assert lab.read(f"sealed://one{path}")["data"] == b"content"
+
+
+def test_nobody_asks_for_a_key_that_the_url_does_not_name(
+    lab: Lab, keys: InMemoryKeys, tmp_path: Path
+) -> None:
+    other = InMemoryKeys()
+    other.create("elsewhere")
+    sealing.write_bytes(tmp_path / "file", b"content", key="elsewhere", keys=other)
+    assert lab.read(f"sealed://one{tmp_path}/file")["error"] == "OtherKeyException"

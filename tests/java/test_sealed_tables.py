@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from pyspark import SparkFiles
 from pyspark.sql import DataFrame, functions
+from pyspark.sql.streaming import readwriter
 
 from local_spark import LocalSpark
 from sealbook import sealing
@@ -27,6 +32,7 @@ from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.sealing import KeyUnavailableError, segments
 from sealbook.sealing.codecs.registry import codec_named
 from sealbook.sealing.filesystem import SealedFileSystem
+from sealbook.spark import settings, streams
 
 pytestmark = pytest.mark.xdist_group("local-spark")
 
@@ -188,13 +194,74 @@ def test_globs_and_lists_of_paths_and_hidden_files(
 @pytest.mark.parametrize(
     ("authority", "key"), [("", "data"), ("data", "data"), ("lab+patients", "lab/patients")]
 )
-def test_the_url_names_the_key_to_seal_with_and_the_header_the_one_to_read_with(
+def test_the_url_names_the_key_to_seal_with_and_the_only_one_to_read_with(
     authority: str, key: str, spark: LocalSpark, tmp_path: Path
 ) -> None:
     frame_of(spark, 10).write.csv(url(tmp_path / "t", authority))
     assert {sealing.inspect(each).keys for each in written(tmp_path / "t")} == {((key, 1),)}
     for other in ("", "data", "lab+patients"):
-        assert spark.session.read.csv(url(tmp_path / "t", other)).count() == 10
+        if other.replace("+", "/") in ("", key):
+            assert spark.session.read.csv(url(tmp_path / "t", other)).count() == 10
+            continue
+        with pytest.raises(RefusedError, match=r"is not sealed to key .* alone") as refused:
+            spark.session.read.csv(url(tmp_path / "t", other)).collect()
+        assert is_one_sentence(refused.value)
+
+
+def test_every_way_to_write_a_table_works_where_the_url_names_a_key_that_is_rotated_meanwhile(
+    spark: LocalSpark, tmp_path: Path
+) -> None:
+    path, frame, where = tmp_path / "table", frame_of(spark), url(tmp_path / "table", "lab+turning")
+    spark.keys.create("lab/turning")
+    frame.write.partitionBy("part").parquet(where)
+    spark.keys.create("lab/turning")
+    # Another cache of keys, as a kernel's after `sealbook keys rotate` and half a minute.
+    spark.driver.gateway.jvm.sealbook.keys.Keys.forget()
+    frame.where("part = 1").write.partitionBy("part").mode("append").parquet(where)
+    assert {key for each in written(path) for key in sealing.inspect(each).keys} == {
+        ("lab/turning", 1),
+        ("lab/turning", 2),
+    }
+    assert spark.session.read.parquet(where).where("part = 1").count() == 2 * 333
+    dynamic = frame.where("id = 1").write.option("partitionOverwriteMode", "dynamic")
+    dynamic.partitionBy("part").mode("overwrite").parquet(where)
+    assert sorted_ids(spark.session.read.parquet(where).where("part = 1")) == [1]
+    assert spark.session.read.parquet(where).count() == 1 + 334 + 333
+    assert not list(path.glob(".spark-staging*"))
+    frame.where("id < 5").write.mode("overwrite").parquet(where)
+    assert sorted_ids(spark.session.read.parquet(where)) == [0, 1, 2, 3, 4]
+
+    tables = url(tmp_path / "tables", "lab+turning")
+    spark.session.sql(f"create database keyed location '{tables}'")
+    frame.write.partitionBy("part").saveAsTable("keyed.people")
+    frame.where("id < 10").write.mode("append").saveAsTable("keyed.people", partitionBy="part")
+    frame.where("id < 10").write.insertInto("keyed.people")
+    assert spark.session.table("keyed.people").count() == 1020
+    spark.session.sql("insert overwrite keyed.people partition (part = 2) select 7, 'x'")
+    assert spark.session.table("keyed.people").where("part = 2").count() == 1
+    spark.session.sql(
+        f"create table keyed.other using orc location '{url(path / 'o', 'lab+turning')}' as select 1"
+    )
+    assert spark.session.table("keyed.other").count() == 1
+    assert {key for each in written(tmp_path / "tables") for key in sealing.inspect(each).keys} == {
+        ("lab/turning", 2)
+    }
+    spark.session.sql("drop database keyed cascade")
+
+
+def test_a_file_sealed_to_a_lesser_key_cannot_stand_in_a_table_of_another(
+    spark: LocalSpark, tmp_path: Path
+) -> None:
+    """The host has had nodes under a lax policy write it, and puts it where the strict table is."""
+    spark.keys.create("lax")
+    frame_of(spark, 10).write.csv(url(tmp_path / "strict", "lab+patients"))
+    frame_of(spark, 10).write.csv(url(tmp_path / "forged", "lax"))
+    forged = written(tmp_path / "forged")[0]
+    forged.rename(tmp_path / "strict" / forged.name)
+    with pytest.raises(RefusedError, match="not sealed to key lab/patients alone") as refused:
+        spark.session.read.csv(url(tmp_path / "strict", "lab+patients")).collect()
+    assert is_one_sentence(refused.value)
+    assert forged.name in str(refused.value)
 
 
 # -- how much is read -------------------------------------------------------------------------
@@ -265,6 +332,73 @@ def test_a_stream_from_and_to_sealed_directories(spark: LocalSpark, tmp_path: Pa
     assert query.awaitTermination(120)
     assert spark.session.read.parquet(url(tmp_path / "out")).count() == 100
     written(tmp_path)
+
+
+def marked(directory: Path, marker: str) -> list[Path]:
+    """Files below `directory` that have the marker in their name or, in clear, in their content."""
+    return [
+        path
+        for path in directory.rglob("*")
+        if marker in path.name or (path.is_file() and marker.encode() in path.read_bytes())
+    ]
+
+
+def scratch(spark: LocalSpark) -> Path:
+    """Where this Spark has all its local directories."""
+    root = Path(SparkFiles.getRootDirectory())
+    return next(path for path in root.parents if path.name.startswith("sb-"))
+
+
+def test_the_state_of_a_stream_that_names_no_place_for_it_is_not_in_clear(
+    spark: LocalSpark, tmp_path: Path
+) -> None:
+    rows = [(f"MARKSTREAM{number}", number) for number in range(20)]
+    spark.session.createDataFrame(rows, "word string, id int").write.parquet(url(tmp_path / "in"))
+    base = Path(spark.session.conf.get(settings.CHECKPOINTS).removeprefix("sealed://"))
+    seen: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("start", "toTable"):
+            patch.setattr(readwriter.DataStreamWriter, name, getattr(readwriter.DataStreamWriter, name))
+        streams.install(readwriter)  # as in a kernel
+        for _ in range(2):  # a cell that is run again begins anew
+            source = spark.session.readStream.schema("word string, id int").parquet(url(tmp_path / "in"))
+            counted = source.groupBy("word").count()
+            query = counted.writeStream.format("memory").queryName("words").outputMode("complete").start()
+            query.processAllAvailable()
+            seen.append(spark.session.table("words").count())
+            assert any(path.name.endswith(".delta") for path in base.rglob("state/*/*/*"))
+            assert marked(scratch(spark), "MARKSTREAM") == []
+            assert marked(tmp_path, "MARKSTREAM") == []
+            assert marked(base, "MARKSTREAM") == []
+            query.stop()
+        named = source.writeStream.format("csv").option("checkpointLocation", url(tmp_path / "own"))
+        named.trigger(availableNow=True).start(url(tmp_path / "out")).awaitTermination(120)
+    assert seen == [20, 20]
+    assert written(base)
+    assert written(tmp_path / "own")
+    assert not list(scratch(spark).rglob("temporary-*"))
+    assert spark.session.conf.get(settings.CHECKPOINTS) == url(base)
+
+
+@pytest.mark.parametrize("how", ["addFile", "addPyFile", "addArchive", "add file", "add jar", "add archive"])
+def test_what_is_sealed_is_not_sent_along_with_jobs_in_clear(
+    how: str, spark: LocalSpark, files: SealedFileSystem, tmp_path: Path
+) -> None:
+    name = {"Py": "a.py", "rch": "a.zip", "jar": "a.jar"}
+    file = tmp_path / next((value for key, value in name.items() if key in how), "a.txt")
+    with files.open(str(file), "wb") as sealed:
+        sealed.write(b"# MARKSENT\n")
+    context = spark.session.sparkContext
+    local = scratch(spark)
+    with pytest.raises(Exception, match="cannot be sent along") if how != "add jar" else nullcontext():
+        if " " in how:
+            spark.session.sql(f"{how} '{url(file)}'")
+        else:
+            getattr(context, how)(url(file))
+    assert marked(local, "MARKSENT") == []
+    assert marked(local, file.name) == []
+    # Nothing of it is on the list of what each task fetches first.
+    assert context.parallelize(range(4), 2).sum() == 6
 
 
 # -- what does not open -----------------------------------------------------------------------
@@ -341,38 +475,131 @@ def test_a_job_that_fails_half_way_leaves_no_table(spark: LocalSpark, tmp_path: 
     assert written(tmp_path / "t") == []
 
 
+@contextmanager
+def writing(jar: Path, target: Path, how: str) -> Iterator[Callable[[], None]]:
+    """Have another process write to `target`; what is yielded kills it, and so does the end of the block."""
+    program = Path(__file__).with_name("killed_writer.py")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(
+        [sys.executable, program, jar, target, how], stdout=subprocess.PIPE, env=environment, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        pid = int(writer.stdout.readline())
+
+        def kill() -> None:
+            os.kill(pid, signal.SIGKILL)
+
+        try:
+            yield kill
+        finally:
+            with suppress(ProcessLookupError):
+                kill()
+            writer.kill()
+
+
+def wait_for(happened: Callable[[], object], pause: float = 0.1) -> None:
+    end = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(pause)
+
+
+def has_a_committed_task(target: Path) -> bool:
+    # A task that ended has its file in a directory `task_...`, the other still in `_temporary`.
+    return any(target.glob("_temporary/0/task_*/**/*part-*"))
+
+
+def refused_as_half_written(spark: LocalSpark, path: Path, delete: Path) -> None:
+    with pytest.raises(InputError, match="half-written table") as refused:
+        spark.session.read.csv(url(path)).collect()
+    assert is_one_sentence(refused.value)
+    assert f"or delete {delete} to read" in str(refused.value)
+
+
 def test_a_job_that_is_killed_leaves_nothing_that_can_be_taken_for_its_table(
     jar: Path, spark: LocalSpark, tmp_path: Path
 ) -> None:
     target = tmp_path / "killed" / "t"
     target.parent.mkdir()
-    program = Path(__file__).with_name("killed_writer.py")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with subprocess.Popen(
-        [sys.executable, program, jar, target], stdout=subprocess.PIPE, env=environment, text=True
-    ) as writer:
-        assert writer.stdout is not None
-        pid = int(writer.stdout.readline())
-        try:
-            end = time.monotonic() + 120
-            # A task that ended has its file in a directory `task_...`, the other still in `_temporary`.
-            while not list(target.glob("_temporary/0/task_*/part-*")):
-                assert time.monotonic() < end
-                time.sleep(0.1)
-        finally:
-            os.kill(pid, signal.SIGKILL)
-            writer.kill()
+    with writing(jar, target, "wait"):
+        wait_for(lambda: has_a_committed_task(target))
     found = [path for path in target.rglob("*") if path.is_file()]
     assert found
     assert not (target / "_SUCCESS").exists()
     assert not any(b"MARKER" in path.read_bytes() for path in found)
     assert [path for path in target.iterdir() if not path.name.startswith("_")] == []
-    with pytest.raises(SealbookError, match="half-written table") as refused:
-        spark.session.read.csv(url(target)).collect()
-    assert is_one_sentence(refused.value)
+    refused_as_half_written(spark, target, target / "_temporary")
     # Written again, it is a table as any other.
     frame_of(spark, 10).write.mode("overwrite").csv(url(target))
     assert spark.session.read.csv(url(target)).count() == 10
+
+
+def test_what_was_there_is_read_while_a_job_appends_and_after_it_was_killed_before_its_end(
+    jar: Path, spark: LocalSpark, tmp_path: Path
+) -> None:
+    target = tmp_path / "killed" / "t"
+    target.parent.mkdir()
+    frame_of(spark, 10).write.csv(url(target))
+    with writing(jar, target, "append"):
+        wait_for(lambda: has_a_committed_task(target))
+        assert spark.session.read.csv(url(target)).count() == 10
+    assert spark.session.read.csv(url(target)).count() == 10
+    # The committer of another would take along what the first one's finished task left.
+    with pytest.raises(InputError, match="another job that has not ended, or was killed") as refused:
+        frame_of(spark, 7).write.mode("append").csv(url(target))
+    assert is_one_sentence(refused.value)
+    assert str(target / "_temporary") in str(refused.value)
+    shutil.rmtree(target / "_temporary")
+    frame_of(spark, 7).write.mode("append").csv(url(target))
+    assert spark.session.read.csv(url(target)).count() == 17
+
+
+def test_half_an_append_is_no_table(jar: Path, spark: LocalSpark, tmp_path: Path) -> None:
+    """Killed while its files are moved, behind the `_SUCCESS` of the job before it."""
+    target = tmp_path / "killed" / "t"
+    target.parent.mkdir()
+    seed = spark.session.range(300, numPartitions=1).selectExpr("id", "'w' as word", "id % 300 as part")
+    seed.write.partitionBy("part").csv(url(target))
+    assert (target / "_SUCCESS").exists()
+    first = target / "part=0"
+    with writing(jar, target, "many") as kill:
+        wait_for(lambda: len(os.listdir(first)) > 1, pause=0)
+        kill()
+    assert (target / "_temporary").exists(), "the job ended before it was killed"
+    for path in (target, first, target / "part=299"):
+        refused_as_half_written(spark, path, target / "_temporary")
+    with pytest.raises(InputError, match="another job"):
+        seed.write.mode("append").partitionBy("part").csv(url(target))
+    seed.write.mode("overwrite").partitionBy("part").csv(url(target))
+    assert spark.session.read.csv(url(target)).count() == 300
+
+
+def test_a_partition_that_was_to_be_overwritten_is_missed(
+    jar: Path, spark: LocalSpark, tmp_path: Path
+) -> None:
+    target = tmp_path / "killed" / "t"
+    target.parent.mkdir()
+    frame_of(spark, 30).write.partitionBy("part").csv(url(target))
+    with writing(jar, target, "overwrite one"):
+        wait_for(lambda: has_a_committed_task(target))
+    assert not (target / "part=1").exists()
+    refused_as_half_written(spark, target, target / "_temporary")
+
+
+def test_partitions_that_are_half_overwritten_are_no_table(
+    jar: Path, spark: LocalSpark, tmp_path: Path
+) -> None:
+    target = tmp_path / "killed" / "t"
+    target.parent.mkdir()
+    seed = spark.session.range(300, numPartitions=1).selectExpr("id", "'w' as word", "id % 300 as part")
+    seed.write.partitionBy("part").csv(url(target))
+    with writing(jar, target, "dynamic") as kill:
+        wait_for((target / ".spark-staging").exists, pause=0)
+        kill()
+    for path in (target, target / "part=299"):
+        refused_as_half_written(spark, path, target / ".spark-staging")
+    seed.write.mode("overwrite").partitionBy("part").csv(url(target))
+    assert spark.session.read.csv(url(target)).count() == 300
 
 
 def test_what_was_written_beside_stays_when_a_job_is_aborted(spark: LocalSpark, tmp_path: Path) -> None:

@@ -225,6 +225,28 @@ def test_tls_1_2_is_refused(cluster: Cluster, lab: Lab) -> None:
         assert "protocol" in said["server"].lower() + said["client"].lower()
 
 
+def test_nothing_passes_where_the_check_of_the_peer_was_passed_over(cluster: Cluster, lab: Lab) -> None:
+    node = cluster.node(session="s2", role="spark-driver") | {"unchecked": True}
+    for said in both_ways(cluster.stranger(), node, lab):
+        assert said["word"] == ""
+        assert said["server"] == "The peer was not checked."
+
+
+def test_a_node_whose_own_certificate_was_not_renewed_ends_its_connections(
+    cluster: Cluster, lab: Lab
+) -> None:
+    node = cluster.node(session="s2", role="spark-driver", lasts=timedelta(seconds=4))
+    said = lab.ask("tls", client=cluster.stranger(), server=node, then={"sleep": 4500})
+    assert (said["word"], said["afterwards"]) == ("pingpong", "")
+    assert said["server"] == "This node's certificate has expired and was not renewed; its connections end."
+
+
+def test_without_a_cluster_too_a_certificate_ends(cluster: Cluster, lab: Lab) -> None:
+    past = cluster.stranger(now=datetime.now(UTC) - 120 * _MINUTES) | {"alone": True}
+    said = lab.ask("tls", client=past, server=past)
+    assert said["word"] == ""
+
+
 def test_two_nodes_of_different_clusters_refuse_each_other(cluster: Cluster, lab: Lab) -> None:
     other = Cluster("other", ca=cluster.ca)
     said = lab.ask("tls", client=other.node(), server=cluster.node())
@@ -264,10 +286,47 @@ def test_what_was_open_stays_open_while_the_broker_is_down(cluster: Cluster, lab
 
 def test_without_the_broker_a_session_ends_at_its_known_expiry(cluster: Cluster, lab: Lab) -> None:
     soon = cluster.member(expires=datetime.now(UTC) + timedelta(seconds=2))
-    node = cluster.node(session="s2", role="spark-driver", members=[soon])
+    own = cluster.member("s2", "spark-driver")
+    node = cluster.node(session="s2", role="spark-driver", members=[soon, own])
     said = lab.ask("tls", client=cluster.stranger(), server=node, then={"broker_down": True, "sleep": 2500})
     assert said["word"] == "pingpong"
     assert said["server"] == "The peer's session has ended or was revoked; this connection ends with it."
+
+
+_NO_MEMBER = (
+    "This node is no member of its cluster any more, or its broker has not answered for too long; its "
+    "connections end."
+)
+
+
+@pytest.mark.parametrize(
+    ("then", "forgot"),
+    [
+        ({"broker_refuses": True}, 1),  # the cluster has a new secret, or is gone
+        ({"members": []}, 1),
+        ({"members": [{"session": "s1", "role": "spark-worker"}]}, 1),  # of others, without this node
+        ({"broker_down": True, "minutes": 11}, 1),
+    ],
+    ids=["refused", "nobody", "others", "cut off"],
+)
+def test_who_is_no_member_any_more_has_no_connection_and_no_kept_key(
+    then: dict[str, Any], forgot: int, cluster: Cluster, lab: Lab
+) -> None:
+    then = {**then}
+    if then.get("members"):
+        then["members"] = [cluster.member("s1")]
+    node = cluster.node(session="s2", role="spark-driver")
+    for said in both_ways(cluster.stranger(), node, lab, then=then):
+        assert (said["word"], said["afterwards"]) == ("pingpong", "")
+        assert said["server"] == _NO_MEMBER
+        assert forgot in (said["server_forgot"], said["client_forgot"])
+
+
+def test_a_broker_that_is_down_for_minutes_ends_nothing(cluster: Cluster, lab: Lab) -> None:
+    node = cluster.node(session="s2", role="spark-driver")
+    for said in both_ways(cluster.stranger(), node, lab, then={"broker_down": True, "minutes": 9}):
+        assert (said["word"], said["afterwards"], said["server"]) == ("pingpong", "pingpong", None)
+        assert said["server_forgot"] == said["client_forgot"] == 0
 
 
 def test_reports_to_the_broker_are_few_and_name_the_peer_by_fingerprint(cluster: Cluster, lab: Lab) -> None:

@@ -195,13 +195,6 @@ def test_spark_connect_is_refused_in_one_sentence(attempt: str, anew: Notebook) 
     assert anew.value("SparkSession.builder.getOrCreate().sparkContext.master") == "local[*]"
 
 
-@pytest.mark.parametrize("add", ["addFile", "addPyFile", "addArchive"])
-def test_a_sealed_file_is_not_handed_to_what_would_leave_it_in_clear(add: str, anew: Notebook) -> None:
-    _, error = anew.run(f"spark.sparkContext.{add}('sealed:///nothing/of.zip')")
-    assert error.startswith(f"RefusedError: A sealed file is not handed to Spark's {add}")
-    assert "\n" not in error
-
-
 def test_a_master_that_is_elsewhere_is_not_gone_to(anew: Notebook) -> None:
     printed, error = anew.run(
         "from pyspark import SparkContext\nprint(SparkContext('spark://203.0.113.1:7077').master)"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from sealbook.errors import RefusedError
@@ -108,9 +110,11 @@ def test_event_logs_need_a_sealed_directory(conf):
     settings.require(conf | {"spark.eventLog.enabled": "true", "spark.eventLog.dir": "sealed:///logs"})
 
 
-def test_without_a_place_for_tables_nothing_starts(conf):
-    del conf["spark.sql.warehouse.dir"]
-    with pytest.raises(RefusedError, match=r"spark\.sql\.warehouse\.dir is missing"):
+@pytest.mark.parametrize("key", ["spark.sql.warehouse.dir", settings.CHECKPOINTS])
+def test_without_a_place_for_tables_and_for_the_state_of_streams_nothing_starts(conf, key):
+    assert conf[key].startswith("sealed:///")
+    del conf[key]
+    with pytest.raises(RefusedError, match=f"{re.escape(key)} is missing"):
         settings.require(conf)
 
 

@@ -9,12 +9,12 @@ else, in a sealbook kernel only and when their module is imported:
 ``pyspark.core.context.launch_gateway``          the JVM is the kernel's own
 ``SparkContext.__new__``, ``__init__``           a second context is the first one, and no error
 ``SparkContext._do_init``                        the master is the scale's, protective settings are added
-``SparkContext.addFile`` and its like            refuse sealed files, which they would leave in clear
 ``SparkSession.Builder.getOrCreate``, ``create`` ... and checked also for a session that exists
 ``SparkSession.Builder._validate_startup_urls``  Spark Connect is refused, in one sentence
 ``pyspark.sql.connect``                          cannot be imported: the same
 ``pyspark.core.rdd``                             in Gramine, see :mod:`sealbook.spark.python_functions`
 ``pyspark.errors.exceptions.captured``           see :mod:`sealbook.spark.sentences`
+``DataStreamWriter.start``, ``toTable``          see :mod:`sealbook.spark.streams`
 ``xgboost.spark.core``                           see :mod:`sealbook.spark.xgboost_guard`
 ===============================================  ======================================================
 
@@ -36,7 +36,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from sealbook.errors import RefusedError
-from sealbook.spark import present, python_functions, sentences, xgboost_guard
+from sealbook.spark import present, python_functions, sentences, streams, xgboost_guard
 
 #: Environment variables that make PySpark a client of a Spark Connect server.
 _CONNECT_VARIABLES: Final = ("SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED", "SPARK_LOCAL_REMOTE")
@@ -113,25 +113,10 @@ def _redirect_contexts(module: ModuleType) -> None:
         for listener in present.on_context:
             listener(self)
 
-    for name in ("addFile", "addPyFile", "addArchive"):
-        setattr(context, name, _clear_sources_only(getattr(context, name)))
     context.__new__ = new
     context.__init__ = init
     context._do_init = do_init
     module.launch_gateway = _launch_gateway  # type: ignore[attr-defined]
-
-
-def _clear_sources_only(stock: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(stock)
-    def add(self: Any, path: str, *args: Any, **kwargs: Any) -> Any:
-        if str(path).lower().startswith("sealed:"):
-            raise RefusedError(
-                f"A sealed file is not handed to Spark's {stock.__name__}, which would leave it in clear on "
-                "every node: read it with spark.read, or open it in this kernel and broadcast what is in it."
-            )
-        return stock(self, path, *args, **kwargs)
-
-    return add
 
 
 def _use(module: ModuleType, gateway: Any) -> None:
@@ -211,6 +196,7 @@ _HOOKS: Final[dict[str, Callable[[ModuleType], None]]] = {
     "pyspark.java_gateway": _redirect_gateways,
     "pyspark.sql.session": _redirect_sessions,
     "pyspark.core.rdd": python_functions.guard,
+    "pyspark.sql.streaming.readwriter": streams.install,
     "xgboost.spark.core": xgboost_guard.guard,
 }
 _REFUSED: Final = "pyspark.sql.connect"

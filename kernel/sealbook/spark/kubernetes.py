@@ -140,6 +140,7 @@ def spark_settings(wishes: Wishes) -> dict[str, str]:
     prefix = "spark.kubernetes"
     return values | {
         "spark.sql.warehouse.dir": "sealed:///data/spark-warehouse",
+        settings.CHECKPOINTS: "sealed:///data/spark-checkpoints",
         f"{prefix}.namespace": wishes.namespace,
         f"{prefix}.container.image": wishes.image,
         f"{prefix}.driver.podTemplateFile": "driver-template.yaml",

@@ -123,13 +123,16 @@ PROTECTIVE: tuple[Setting, ...] = (
     ),
 )
 
+#: Where a stream that names no checkpoint location keeps its state: otherwise in /tmp, in clear.
+CHECKPOINTS = "spark.sql.streaming.checkpointLocation"
+
 #: Directories that Spark writes data into: they may only be ``sealed:`` paths where they are set.
 SEALED_PATHS: Mapping[str, str] = {
     "spark.sql.warehouse.dir": "tables",
     "spark.eventLog.dir": "queries, plans and parts of data",
     "spark.history.fs.logDirectory": "queries, plans and parts of data",
     "spark.checkpoint.dir": "data sets",
-    "spark.sql.streaming.checkpointLocation": "the state of streams",
+    CHECKPOINTS: "the state of streams",
     "spark.storage.decommission.fallbackStorage.path": "shuffle blocks",
 }
 
@@ -221,6 +224,7 @@ def settings(profile: Profile | None) -> dict[str, str]:
     """
     values = {setting.key: setting.value for setting in PROTECTIVE}
     values["spark.sql.warehouse.dir"] = sealed_url(Path.cwd() / "spark-warehouse")
+    values[CHECKPOINTS] = sealed_url(Path.cwd() / "spark-checkpoints")
     if profile is not None:
         values |= {
             "spark.master": profile.master,
@@ -283,11 +287,12 @@ def _missing(conf: Mapping[str, str]) -> list[str]:
         for setting in PROTECTIVE
         if setting.key not in conf
     ]
-    if "spark.sql.warehouse.dir" not in conf:
-        wrong.append(
-            "the setting spark.sql.warehouse.dir is missing, without which tables would lie in clear"
-        )
-    return wrong
+    # Spark's own defaults for these are local directories.
+    return wrong + [
+        f"the setting {key} is missing, without which {SEALED_PATHS[key]} would lie in clear"
+        for key in ("spark.sql.warehouse.dir", CHECKPOINTS)
+        if key not in conf
+    ]
 
 
 def _changed(conf: Mapping[str, str]) -> list[str]:

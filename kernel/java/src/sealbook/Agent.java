@@ -109,8 +109,12 @@ public final class Agent {
             frame.cluster, frame.role, frame.session, frame.tlsKey, frame.certificate, frame.ca,
             frame.clusterSecret);
     boolean[] first = {true};
+    // Keys that were fetched are forgotten with the membership: whoever may still have them asks again.
     Members members =
-        new Members(() -> first[0] ? home.getPatiently("/v1/members") : home.get("/v1/members"));
+        new Members(
+            limit -> first[0] ? home.getPatiently("/v1/members") : home.get("/v1/members", limit),
+            frame.session,
+            Keys::forget);
     members.poll();
     first[0] = false;
     Refusals refusals = new Refusals(event -> home.post("/v1/event", event));

@@ -15,6 +15,7 @@ import java.util.Arrays;
 import java.util.Base64;
 import java.util.List;
 import java.util.Set;
+import sealbook.keys.Key;
 
 /**
  * What the agent or the kernel hands to this JVM on its standard input: who it is, and its secrets.
@@ -127,9 +128,14 @@ final class Frame {
       if (!"https".equals(url.getScheme()) || url.getHost() == null) {
         throw new Json.MalformedException("with a broker that is not at an https address");
       }
+      String owner = Json.text(item, "owner");
+      // The first part of key names; those of `session/...` belong to no broker.
+      if (!owner.isEmpty() && (owner.indexOf('/') >= 0 || !Key.isName(owner) || owner.equals("session"))) {
+        throw new Json.MalformedException("with a broker of an owner that there cannot be");
+      }
       brokers.add(
           new Broker(
-              Json.text(item, "owner"),
+              owner,
               url,
               certificate(item, "ca"),
               certificate(item, "certificate"),

@@ -108,8 +108,12 @@ final class Header {
     return new New(dataKey, header.aad(), ByteBuffer.allocate(BYTES).put(slot).put(slot).array());
   }
 
-  /** Check both slots and find the data key; `raw` is what the file has of its first {@link #BYTES}. */
-  static Opened open(byte[] raw, String name) throws IOException {
+  /**
+   * Check both slots and find the data key; `raw` is what the file has of its first {@link #BYTES}.
+   *
+   * @param required the only key that may open it, or null for whichever it names
+   */
+  static Opened open(byte[] raw, String name, String required) throws IOException {
     if (!startsWithMagic(raw, 0) && !startsWithMagic(raw, SLOT)) {
       throw new NotSealedException(name);
     }
@@ -122,6 +126,9 @@ final class Header {
       if (ahead != 0 && ahead != 1) {
         throw new UnsealException(name);
       }
+      if (required != null && !(first.isOnlyFor(required) && second.isOnlyFor(required))) {
+        throw new OtherKeyException(name, required);
+      }
       byte[] dataKey = second.unlock(name);
       // Both slots, always: an interrupted rotation leaves two authentic ones, damage does not.
       boolean authentic = first.isAuthentic(one, dataKey) & second.isAuthentic(two, dataKey);
@@ -133,6 +140,10 @@ final class Header {
     } catch (Json.MalformedException | GeneralSecurityException e) {
       throw new UnsealException(name);
     }
+  }
+
+  private boolean isOnlyFor(String key) {
+    return keys.stream().allMatch(entry -> entry.key().equals(key));
   }
 
   private byte[] unlock(String name) throws IOException, GeneralSecurityException {

@@ -37,7 +37,9 @@ import sealbook.tls.NodeExtension;
  * of the disk; sizes and contents are the plaintext's.
  *
  * <p>`sealed:///data/t` seals to the key that the setting {@link #KEY} names; `sealed://KEY/data/t` and
- * `sealed://OWNER+KEY/data/t` name the key themselves. To read, the key is the one in each file's header.
+ * `sealed://OWNER+KEY/data/t` name the key themselves. To read, the key is the one in each file's header; where the
+ * URL names a key, a file that is sealed to any other is refused, so that nobody who has a lesser key can put a file
+ * of theirs in its place.
  *
  * <p>Nothing here runs another program, as RawLocalFileSystem does for permissions: an enclave cannot.
  */
@@ -54,12 +56,11 @@ public final class SealedFileSystem extends FileSystem {
   private static final String DEFAULT_KEY = "session/default";
   private static final int MAX_SEALER = 1024;
   private static final long BLOCK = 32L << 20;
-  private static final String TEMPORARY = "_temporary";
-  private static final String SUCCESS = "_SUCCESS";
 
   private final RawLocalFileSystem disk = new RawLocalFileSystem();
   private URI uri;
   private String key;
+  private boolean isNamed;
   private Path workingDirectory;
 
   @Override
@@ -67,6 +68,7 @@ public final class SealedFileSystem extends FileSystem {
     super.initialize(name, conf);
     String authority = name.getAuthority();
     uri = URI.create(SCHEME + "://" + (authority == null ? "" : authority) + "/");
+    isNamed = authority != null;
     key = authority == null ? conf.getTrimmed(KEY, DEFAULT_KEY) : authority.replace('+', '/');
     if (!Key.isName(key)) {
       throw new PathException(
@@ -102,8 +104,23 @@ public final class SealedFileSystem extends FileSystem {
     if (!attributes.isRegularFile()) { // opening a pipe would wait for ever
       throw new PathException(path + " is not a regular file.");
     }
+    refuseCopies(path);
     statistics.incrementReadOps(1);
-    return new FSDataInputStream(new SealedInput(file, path.toString(), statistics));
+    return new FSDataInputStream(new SealedInput(file, path.toString(), required(), statistics));
+  }
+
+  /** The key that a file must be sealed to, or null where the URL leaves it to the file. */
+  private String required() {
+    return isNamed ? key : null;
+  }
+
+  private static void refuseCopies(Path path) throws PathException {
+    if (Copies.areBeingMade()) {
+      Copies.forget();
+      throw new PathException(
+          path + " cannot be sent along with a job: Spark would write it in clear to a disk of every node; read it in"
+              + " the tasks instead.");
+    }
   }
 
   @Override
@@ -161,6 +178,7 @@ public final class SealedFileSystem extends FileSystem {
   public boolean rename(Path from, Path to) throws IOException {
     java.nio.file.Path source = local(from);
     java.nio.file.Path target = local(to);
+    Jobs.renaming(source, target);
     if (Starter.isUsed() && Files.isDirectory(source) && !Files.exists(target)) {
       moveTree(source, target);
       return true;
@@ -191,12 +209,20 @@ public final class SealedFileSystem extends FileSystem {
 
   @Override
   public boolean delete(Path path, boolean recursive) throws IOException {
-    return disk.delete(onDisk(path), recursive);
+    java.nio.file.Path file = local(path);
+    if (!isHidden(file)) {
+      Jobs.deleting(file);
+    }
+    boolean done = disk.delete(onDisk(path), recursive);
+    Jobs.deleted(file);
+    return done;
   }
 
   @Override
   public boolean mkdirs(Path path, FsPermission permission) throws IOException {
-    makeDirectories(local(path), path);
+    java.nio.file.Path directory = local(path);
+    Jobs.refuseSecond(directory, path);
+    makeDirectories(directory, path);
     return true;
   }
 
@@ -214,7 +240,9 @@ public final class SealedFileSystem extends FileSystem {
   @Override
   public FileStatus getFileStatus(Path path) throws IOException {
     java.nio.file.Path file = local(path);
-    return status(file, path, attributes(file, path));
+    BasicFileAttributes attributes = attributes(file, path);
+    refuseCopies(path);
+    return status(file, path, attributes);
   }
 
   /**
@@ -232,7 +260,7 @@ public final class SealedFileSystem extends FileSystem {
       return new FileStatus[] {status};
     }
     if (!hidden) {
-      refuseHalfWritten(file, path);
+      Jobs.refuseHalfWritten(file, path);
     }
     List<FileStatus> found = new ArrayList<>();
     try (DirectoryStream<java.nio.file.Path> entries = Files.newDirectoryStream(file)) {
@@ -258,21 +286,6 @@ public final class SealedFileSystem extends FileSystem {
     return all;
   }
 
-  /** A table whose job did not end: rows are missing, though each file may be whole. */
-  private static void refuseHalfWritten(java.nio.file.Path directory, Path shown) throws IOException {
-    java.nio.file.Path at = directory;
-    while (at != null) {
-      if (Files.isDirectory(at.resolve(TEMPORARY)) && !Files.exists(at.resolve(SUCCESS))) {
-        throw new PathException(
-            shown + " is a half-written table: the job that writes it has not ended, or was killed; wait for it, or"
-                + " write the table again.");
-      }
-      // Of partitions (`day=1`), the table is above.
-      java.nio.file.Path last = at.getFileName();
-      at = last != null && last.toString().indexOf('=') > 0 ? at.getParent() : null;
-    }
-  }
-
   /**
    * Spark does not open files without content, so what was cut to nothing would be rows that silently are not there.
    * The committers' own files are not read as data.
@@ -284,7 +297,7 @@ public final class SealedFileSystem extends FileSystem {
     if (!Files.isRegularFile(file)) {
       throw new PathException(status.getPath() + " is not a regular file.");
     }
-    new SealedInput(file, status.getPath().toString(), null).close();
+    new SealedInput(file, status.getPath().toString(), required(), null).close();
   }
 
   private FileStatus status(java.nio.file.Path file, Path shown, BasicFileAttributes attributes) {
@@ -362,7 +375,7 @@ public final class SealedFileSystem extends FileSystem {
   /** Committers and catalogs keep what they do in directories that begin so, and readers pass over these. */
   private static boolean isHidden(java.nio.file.Path path) {
     for (java.nio.file.Path part : path) {
-      if (part.toString().equals(TEMPORARY) || part.toString().startsWith(".spark-staging")) {
+      if (part.toString().equals(Jobs.TEMPORARY) || part.toString().startsWith(Jobs.STAGING)) {
         return true;
       }
     }

@@ -39,12 +39,13 @@ final class SealedInput extends FSInputStream {
   private long position;
   private boolean closed;
 
-  SealedInput(Path path, String name, FileSystem.Statistics statistics) throws IOException {
+  /** Open a file, if it is sealed to the key `required` and no other; null stands for any. */
+  SealedInput(Path path, String name, String required, FileSystem.Statistics statistics) throws IOException {
     this.name = name;
     this.statistics = statistics;
     channel = FileChannel.open(path, StandardOpenOption.READ);
     try {
-      Header.Opened opened = header();
+      Header.Opened opened = header(required);
       long sealedSize = channel.size();
       size = Segments.plainSize(sealedSize - Header.BYTES);
       if (size < 0) {
@@ -64,11 +65,11 @@ final class SealedInput extends FSInputStream {
     }
   }
 
-  private Header.Opened header() throws IOException {
+  private Header.Opened header(String required) throws IOException {
     byte[] raw = read(0, Header.BYTES);
     for (int i = 0; i < TRIES; i++) {
       try {
-        return Header.open(raw, name);
+        return Header.open(raw, name, required);
       } catch (UnsealException e) {
         byte[] again = read(0, Header.BYTES);
         if (Arrays.equals(raw, again)) {

@@ -17,6 +17,7 @@ import java.security.cert.Certificate;
 import java.security.cert.X509Certificate;
 import java.time.Duration;
 import java.util.List;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ExecutionException;
@@ -44,8 +45,12 @@ public final class BrokerConnection {
 
   private static final Duration CONNECT = Duration.ofSeconds(5);
   private static final Duration ANSWER = Duration.ofSeconds(15);
+  private static final Duration LONGEST = ANSWER.plus(CONNECT);
   private static final Duration PAUSE = Duration.ofMillis(500);
   private static final int MAX_SENTENCE = 500;
+
+  /** Codes of answers that mean that this node gets nothing here; the others are about the request or the moment. */
+  private static final Set<String> REFUSALS = Set.of("refused", "expired");
 
   static {
     // Servers drop idle connections after some seconds (uvicorn: 5). A request that is sent just then is
@@ -102,12 +107,17 @@ public final class BrokerConnection {
 
   /** POST once. */
   public JsonNode post(String path, ObjectNode body) throws BrokerException {
-    return send(path, body);
+    return send(path, body, LONGEST);
   }
 
   /** GET once. */
   public JsonNode get(String path) throws BrokerException {
-    return send(path, null);
+    return send(path, null, LONGEST);
+  }
+
+  /** GET once, and wait no longer than `limit` for all of the answer. */
+  public JsonNode get(String path, Duration limit) throws BrokerException {
+    return send(path, null, limit);
   }
 
   /** POST, and as long as the broker is down or busy again, up to {@link #PATIENCE}. */
@@ -124,7 +134,7 @@ public final class BrokerConnection {
     long end = System.nanoTime() + PATIENCE.toNanos();
     while (true) {
       try {
-        return send(path, body);
+        return send(path, body, LONGEST);
       } catch (BrokerException e) {
         if (!e.isTemporary()) {
           throw e;
@@ -145,7 +155,7 @@ public final class BrokerConnection {
     }
   }
 
-  private JsonNode send(String path, ObjectNode body) throws BrokerException {
+  private JsonNode send(String path, ObjectNode body, Duration limit) throws BrokerException {
     HttpResponse<byte[]> response;
     CompletableFuture<HttpResponse<byte[]>> future = null;
     try {
@@ -159,7 +169,7 @@ public final class BrokerConnection {
       }
       // The request's own time-out ends with the headers; this one with the last byte.
       future = client.sendAsync(request.build(), info -> new BoundedBody());
-      response = future.get(ANSWER.plus(CONNECT).toMillis(), TimeUnit.MILLISECONDS);
+      response = future.get(limit.toMillis(), TimeUnit.MILLISECONDS);
     } catch (ExecutionException e) {
       throw failure(e.getCause());
     } catch (IOException | TimeoutException e) {
@@ -183,6 +193,9 @@ public final class BrokerConnection {
     }
     int status = response.statusCode();
     String sentence = answer.path("error").isTextual() ? answer.get("error").textValue() : "HTTP " + status;
+    if (status == 403 && REFUSALS.contains(answer.path("code").asText())) {
+      throw BrokerException.refusal(printable(sentence));
+    }
     throw new BrokerException(printable(sentence), status == 429 || status == 502 || status == 503 || status == 504);
   }
 

@@ -18,11 +18,18 @@ public final class BrokerKeys implements KeySource {
   private static final byte[] INFO = "sealbook release 1".getBytes(StandardCharsets.US_ASCII);
 
   private static final int MAX_SECRET = 256;
+  private static final String SESSION = "session/";
 
   private final List<BrokerConnection> brokers;
   private final Hpke hpke;
 
-  /** Ask the broker that is named like a key's owner, else the first of `brokers`. */
+  /**
+   * Ask the broker that is named exactly like a key's owner, else the home broker, the first of `brokers`.
+   *
+   * <p>The home broker may have keys with any first part, `team/data` for example, and decides about names that
+   * no owner is listed for; no other broker is ever asked for them. Who the owners are says the home broker too,
+   * to the node's agent, never the host.
+   */
   public BrokerKeys(List<BrokerConnection> brokers, byte[] hpkePrivateKey) throws GeneralSecurityException {
     this.brokers = List.copyOf(brokers);
     this.hpke = new Hpke(hpkePrivateKey);
@@ -39,7 +46,13 @@ public final class BrokerKeys implements KeySource {
   }
 
   private Key ask(String name, int version, String purpose) throws KeyUnavailableException {
-    BrokerConnection broker = broker(Key.checkName(name));
+    if (Key.checkName(name).startsWith(SESSION)) {
+      // Whoever answered could answer with a key of his own: there is no broker that this name belongs to.
+      throw new KeyUnavailableException(
+          "Keys named session/... live in the memory of one kernel's side, and no node of a cluster has them: seal"
+              + " with a key that lasts, `sealbook keys create NAME`.");
+    }
+    BrokerConnection broker = broker(name);
     ObjectNode request = Json.object().put("key", name).put("purpose", purpose);
     if (version == 0) {
       request.putNull("version");

@@ -47,6 +47,11 @@ public final class CachedKeys implements KeySource {
     return once(new Slot(name, version), () -> source.get(name, version));
   }
 
+  /** Keep nothing of what was fetched so far. */
+  void forget() {
+    kept.clear();
+  }
+
   private Key once(Slot slot, Fetch fetch) throws KeyUnavailableException {
     long now = System.nanoTime();
     Answer mine = new Answer(new CompletableFuture<>(), now + currentNanos);

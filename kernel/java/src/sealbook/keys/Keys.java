@@ -2,7 +2,7 @@ package sealbook.keys;
 
 /** This process's keys. */
 public final class Keys {
-  private static volatile KeySource source;
+  private static volatile CachedKeys source;
 
   private Keys() {}
 
@@ -14,6 +14,14 @@ public final class Keys {
   /** Ask this source from now on. */
   public static void setSource(KeySource given) {
     source = given == null ? null : new CachedKeys(given);
+  }
+
+  /** Forget every key that was fetched: who still may have them gets them again. */
+  public static void forget() {
+    CachedKeys now = source;
+    if (now != null) {
+      now.forget();
+    }
   }
 
   /** Return the newest version of a key, to seal with. */

@@ -24,7 +24,12 @@ import py4j.PythonClient;
  * from standard input. It lives as long as its standard input is open.
  */
 public final class DriverMain {
-  private record Expected(X509Certificate certificate, PrivateKey key, String token, String portFile) {}
+  private record Expected(X509Certificate certificate, PrivateKey key, String token, String portFile) {
+    @Override
+    public String toString() { // a record's own would show the token
+      return "Expected";
+    }
+  }
 
   private static volatile Expected expected;
 

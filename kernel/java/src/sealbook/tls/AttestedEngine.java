@@ -21,8 +21,11 @@ final class AttestedEngine extends SSLEngine {
   private static final String[] PROTOCOLS = {"TLSv1.3"};
   private static final List<String> SUITES = List.of("TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256");
 
+  private static final String UNCHECKED = "The peer was not checked.";
+
   private final SSLEngine engine;
   private final PeerCheck check;
+  private volatile boolean unchecked;
 
   AttestedEngine(SSLEngine engine, PeerCheck check) {
     this.engine = engine;
@@ -41,6 +44,9 @@ final class AttestedEngine extends SSLEngine {
 
   /** Refuse to go on when one of the two ends is no longer what it was at the handshake. */
   private void guard() throws SSLException {
+    if (unchecked) {
+      throw new SSLException(UNCHECKED);
+    }
     String reason = check.hasAdmitted() ? check.ended() : null; // before: still in the handshake, see pass()
     if (reason != null) {
       throw new SSLException(reason);
@@ -51,7 +57,8 @@ final class AttestedEngine extends SSLEngine {
   private SSLEngineResult pass(SSLEngineResult result, int data) throws SSLException {
     boolean open = result.getHandshakeStatus() == HandshakeStatus.FINISHED || data > 0;
     if (open && !check.hasAdmitted()) {
-      throw new SSLException("The peer was not checked.");
+      unchecked = true; // and nothing more from here on, whoever goes on all the same
+      throw new SSLException(UNCHECKED);
     }
     return result;
   }

@@ -14,6 +14,8 @@ import sealbook.Json;
 /**
  * Admits the members of a cluster: issued by the cluster's node CA, valid now, of this
  * cluster, with a Spark role, made with the cluster's secret, and alive in the broker's list.
+ * For a peer that the list does not have yet the broker is asked, within the handshake and for a few seconds at
+ * most; if it does not answer in time the peer is refused, and may try again.
  *
  * <p>No host name is compared. Spark gives its engines none (SSLFactory calls createSSLEngine() without one, and
  * neither Spark nor netty's SslHandler tells the engine later), so there is nothing to compare with. What a
@@ -39,6 +41,10 @@ final class MemberCheck extends PeerCheck {
 
   @Override
   String ended() {
+    if (!members.isMember()) {
+      return "This node is no member of its cluster any more, or its broker has not answered for too long; its"
+          + " connections end.";
+    }
     if (!members.isAlive(session)) {
       return "The peer's session has ended or was revoked; this connection ends with it.";
     }

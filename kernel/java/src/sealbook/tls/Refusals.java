@@ -8,6 +8,7 @@ import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.concurrent.ArrayBlockingQueue;
 import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.atomic.AtomicInteger;
 import sealbook.Json;
 import sealbook.keys.BrokerException;
 
@@ -34,6 +35,7 @@ public final class Refusals {
   private final Sink sink;
   private final BlockingQueue<Refusal> queue = new ArrayBlockingQueue<>(WAITING);
   private final Map<Refusal, Long> recent = new LinkedHashMap<>();
+  private final AtomicInteger underWay = new AtomicInteger();
 
   /** Report to `sink` from a daemon thread. */
   public Refusals(Sink sink) {
@@ -53,7 +55,15 @@ public final class Refusals {
         return;
       }
     }
-    queue.offer(refusal);
+    underWay.incrementAndGet();
+    if (!queue.offer(refusal)) {
+      underWay.decrementAndGet();
+    }
+  }
+
+  /** Tell whether everything that was to be reported has been sent or given up. */
+  boolean isIdle() {
+    return underWay.get() == 0;
   }
 
   private void run() {
@@ -67,6 +77,8 @@ public final class Refusals {
         } catch (BrokerException | RuntimeException e) {
           // The broker is away; its audit log goes without this one.
           continue;
+        } finally {
+          underWay.decrementAndGet();
         }
       }
     } catch (InterruptedException e) {

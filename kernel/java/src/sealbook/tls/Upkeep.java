@@ -54,7 +54,8 @@ public final class Upkeep {
     try {
       members.poll();
     } catch (IOException | RuntimeException e) {
-      // The next one may succeed; until then every session ends at its known expiry.
+      // The next one may succeed. What this one means for the list, Members has decided: a refusal empties it, and
+      // without an answer it counts for a while.
       return;
     }
   }
@@ -66,8 +67,8 @@ public final class Upkeep {
           renew(broker);
         }
       } catch (IOException | GeneralSecurityException | RuntimeException e) {
-        // Tried again at the next step. A session that the broker ended is never renewed: its certificate
-        // expires, and with it every connection.
+        // Tried again at the next step. A session that the broker ended is never renewed: it is in no list of
+        // members any more, and its certificate expires.
         continue;
       }
     }

@@ -12,6 +12,7 @@ import java.util.ArrayList;
 import java.util.Base64;
 import java.util.Collections;
 import java.util.List;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicReference;
 import javax.net.ssl.KeyManager;
 import javax.net.ssl.SSLContext;
@@ -33,7 +34,11 @@ public final class TlsLab {
     final List<String> reports = Collections.synchronizedList(new ArrayList<>());
     final AtomicReference<JsonNode> members = new AtomicReference<>();
     Identity identity;
+    Refusals refusals;
     volatile boolean brokerDown;
+    volatile boolean brokerRefuses;
+    volatile int minutesLater;
+    volatile int forgotten;
     String error;
 
     End(JsonNode q, boolean client) throws Exception {
@@ -46,17 +51,21 @@ public final class TlsLab {
                 q.get("cluster").textValue(), q.get("role").textValue(), q.get("session").textValue(), key, certificate,
                 Certificates.parse(q.get("ca").textValue()), Base64.getDecoder().decode(q.get("secret").textValue()));
         members.set(q.get("members"));
-        Members list = new Members(() -> {
-          if (brokerDown) {
-            throw down();
-          }
-          return Json.object().set("members", members.get());
-        });
+        Members list = new Members(
+            limit -> {
+              if (brokerDown || brokerRefuses) {
+                throw failure(brokerRefuses);
+              }
+              return Json.object().set("members", members.get());
+            },
+            q.get("session").textValue(),
+            () -> forgotten++,
+            () -> System.nanoTime() + TimeUnit.MINUTES.toNanos(minutesLater));
         this.list = list;
         if (!q.path("unpolled").asBoolean()) {
           list.poll();
         }
-        Refusals refusals = new Refusals(event -> reports.add(event.get("facts").get("reason").textValue()));
+        refusals = new Refusals(event -> reports.add(event.get("facts").get("reason").textValue()));
         context = SSLContext.getInstance(AttestedProvider.PROTOCOL, new AttestedProvider(identity, list, refusals));
         // As Spark does it: managers of its own, here the most harmful there are.
         context.init(new KeyManager[0], new TrustManager[] {new TrustAll()}, null);
@@ -67,6 +76,14 @@ public final class TlsLab {
         context = SSLContext.getInstance("TLS");
         KeyManager[] keys = certificate == null ? new KeyManager[0] : new KeyManager[] {new OwnKey(key, certificate)};
         context.init(keys, new TrustManager[] {new TrustAll()}, null);
+      }
+      if (q.path("unchecked").asBoolean()) { // as if JSSE had passed over the check
+        SSLContext careless = SSLContext.getInstance("TLS");
+        careless.init(new KeyManager[] {new OwnKey(key, certificate)}, new TrustManager[] {new TrustAll()}, null);
+        engine =
+            new AttestedEngine(careless.createSSLEngine(), new MemberCheck(identity, list, new Refusals(event -> {})));
+        engine.setUseClientMode(client);
+        return;
       }
       engine = q.path("with_peer").asBoolean() ? context.createSSLEngine("elsewhere.example", 7077) : context.createSSLEngine();
       engine.setUseClientMode(client);
@@ -83,8 +100,13 @@ public final class TlsLab {
     Members list;
   }
 
-  private static BrokerException down() {
+  static BrokerException failure(boolean refuses) {
     try {
+      if (refuses) {
+        var refusal = BrokerException.class.getDeclaredMethod("refusal", String.class);
+        refusal.setAccessible(true);
+        return (BrokerException) refusal.invoke(null, "no");
+      }
       var make = BrokerException.class.getDeclaredConstructor(String.class, boolean.class);
       make.setAccessible(true);
       return make.newInstance("down", true);
@@ -108,6 +130,8 @@ public final class TlsLab {
       for (End end : List.of(client, server)) {
         if (end.list != null) {
           end.brokerDown = then.path("broker_down").asBoolean();
+          end.brokerRefuses = then.path("broker_refuses").asBoolean();
+          end.minutesLater = then.path("minutes").asInt();
           if (then.has("members")) {
             end.members.set(then.get("members"));
           }
@@ -123,11 +147,16 @@ public final class TlsLab {
         }
       }
       answer.put("afterwards", exchange(client, server));
+      answer.put("client_forgot", client.forgotten).put("server_forgot", server.forgotten);
     }
     answer.put("client", client.error).put("server", server.error);
     answer.put("protocol", client.engine.getSession().getProtocol());
     answer.put("suite", client.engine.getSession().getCipherSuite());
-    Thread.sleep(50); // the reports come from a thread of their own
+    for (End end : List.of(client, server)) {
+      while (end.refusals != null && !end.refusals.isIdle()) { // the reports come from a thread of their own
+        Thread.sleep(5);
+      }
+    }
     for (String name : List.of("client", "server")) {
       ArrayNode list = answer.putArray(name + "_reports");
       (name.equals("client") ? client : server).reports.forEach(list::add);
