@@ -178,9 +178,7 @@ class Cluster(Trial):
     def left(self) -> list[str]:
         """What is left of pods: files in their temporary directories, and processes."""
         files = [str(path) for pod in self.pods.values() for path in pod.tmp.iterdir()]
-        return files + [
-            str(each) for each in belonging([], self.short / "a") + belonging([], self.short / "m")
-        ]
+        return files + [str(each) for pod in self.pods.values() for each in belonging([], pod.tmp)]
 
 
 @pytest.fixture(scope="module")
