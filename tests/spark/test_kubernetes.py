@@ -170,6 +170,7 @@ def test_only_members_and_the_named_network_reach_members():
         {"image": ""},
         {"name": "Lab"},
         {"namespace": "a/b"},
+        {"namespace": "Lab"},
         {"broker": "http://broker.example.org:8440"},
         {"ca": "no certificate"},
         {"workers": 0},
