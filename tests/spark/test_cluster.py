@@ -39,6 +39,8 @@ def free() -> int:
 class Trial:
     """A user's cluster, and jobs on it."""
 
+    name = NAME
+
     def __init__(self, user) -> None:
         self.user = user
         self.ports = free(), free()
@@ -79,7 +81,7 @@ class Trial:
         told.write_text(
             json.dumps(
                 {
-                    "profile": NAME,
+                    "profile": self.name,
                     "host": "127.0.0.1",
                     "directory": str(self.work),
                     "job": str(HERE / "jobs.py"),

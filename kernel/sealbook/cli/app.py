@@ -16,6 +16,7 @@ from sealbook.cli.image import app as image
 from sealbook.cli.install import install
 from sealbook.cli.keys import app as keys
 from sealbook.cli.lab import lab
+from sealbook.cli.node import app as node
 from sealbook.cli.policy import app as policy
 from sealbook.cli.sealed import inspect, rekey, seal, unseal
 from sealbook.cli.verify import verify
@@ -54,6 +55,7 @@ app.add_typer(policy, name="policy")
 app.add_typer(keys, name="keys")
 app.add_typer(image, name="image")
 app.add_typer(audit, name="audit")
+cluster.add_typer(node, name="node")
 app.add_typer(cluster, name="cluster")
 app.add_typer(broker, name="broker")
 app.command("lab", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)

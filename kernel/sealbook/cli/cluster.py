@@ -104,12 +104,12 @@ def up(
             "Other owners are named to the broker of the cluster: `sealbook broker cluster owner` there."
         )
     owners = _owners(owner or [], owner_ca or [])
-    gramine = _gramine(image, tee, tables)
+    gramine = gramine_nodes(image, tee, tables)
     if (policy is None) == (image is not None and broker is None):
         raise InputError("--policy says which policy admits the nodes of --image where a broker is started.")
     if broker is not None:
-        start: Callable[[], BrokerCommand] | Profile = _elsewhere(
-            name, f"spark://{_bracketed(host)}:{port}", broker, ca
+        start: Callable[[], BrokerCommand] | Profile = elsewhere(
+            name, f"spark://{bracketed(host)}:{port}", broker, ca
         )
     else:
         if ca is not None:
@@ -162,9 +162,9 @@ def join(
         raise InputError(
             "Say which cluster to join: --broker https://host:port and --master spark://host:port."
         )
-    profile = _elsewhere(name, master, broker, ca)
+    profile = elsewhere(name, master, broker, ca)
     size = cluster.Size(1, cores, memory)
-    gramine = _gramine(image, tee, tables)
+    gramine = gramine_nodes(image, tee, tables)
     cluster.join(profile, host=host, size=size, gramine=gramine, patience=timeout, say=console.note)
     if not console.emit({"name": name, "master": master, "broker": broker, "host": host}):
         console.line(f"This machine is a worker of '{name}' now; `sealbook cluster down {name}` ends that.")
@@ -233,44 +233,82 @@ def status(name: Name = DEFAULT_NAME, json: Json = False) -> None:
 def k8s(
     name: Annotated[str, typer.Argument(help="Of the cluster.")] = DEFAULT_NAME,
     image: Annotated[str, typer.Option("--image", help="Container image of nodes, by digest.")] = "",
-    broker_image: Annotated[
-        str | None, typer.Option("--broker-image", help="Of the broker.", show_default="--image")
-    ] = None,
+    broker: Broker = None,
+    ca: Authority = None,
     namespace: Annotated[str, typer.Option("--namespace")] = "sealbook",
+    workers: Workers = 2,
     cores: Cores = 1,
     memory: Memory = "1g",
     epc: Annotated[
-        str | None, typer.Option("--epc", help="SGX memory of a node, like 2Gi; none without SGX.")
+        str | None, typer.Option("--epc", help="SGX memory of a node, like 8Gi.", show_default="no SGX")
     ] = None,
-    ca: Authority = None,
+    gramine_image: Annotated[
+        str, typer.Option("--gramine-image", help="With --epc: where in the container image the nodes' is.")
+    ] = "/opt/sealbook/node",
+    tables: Annotated[
+        str | None,
+        typer.Option("--tables", help="CLAIM:/path of a volume with sealed tables.", show_default="none"),
+    ] = None,
+    drivers: Annotated[
+        str | None,
+        typer.Option("--drivers", help="Network of drivers outside, like 10.1.0.0/16.", show_default="none"),
+    ] = None,
+    master: Annotated[
+        str | None,
+        typer.Option("--master", help="spark://host:port for drivers.", show_default="that of the Service"),
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also save the cluster's profile for notebooks of this user.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Directory.", show_default="standard output")
     ] = None,
     force: Force = False,
 ) -> None:
-    """Write manifests for Spark on Kubernetes: broker, driver and executor templates, network policy."""
-    from sealbook.spark import kubernetes
+    """Write manifests of a cluster on Kubernetes; its broker runs elsewhere, on the data owner's machine."""
+    from sealbook.spark import kubernetes, profiles
 
-    manifests = kubernetes.render(
-        kubernetes.Wishes(
-            name=name,
-            namespace=namespace,
-            image=image,
-            broker_image=broker_image or image,
-            cores=cores,
-            memory=memory,
-            epc=epc,
-            ca=_read_ca(ca) if ca else None,
+    if broker is None or ca is None:
+        raise InputError(
+            "Say where the broker runs: --broker https://host:port and --ca FILE. It is in no manifest, "
+            "because who runs the Kubernetes machines could read its keys there: run `sealbook broker serve` "
+            "on the data owner's own machine."
         )
+    wishes = kubernetes.Wishes(
+        name=name,
+        image=image,
+        broker=broker,
+        ca=_read_ca(ca),
+        namespace=namespace,
+        workers=workers,
+        cores=cores,
+        memory=memory,
+        epc=epc,
+        gramine_image=gramine_image,
+        tables=tables,
+        drivers=drivers,
+        master=master,
     )
+    if profile:
+        known = profiles.load_all().get(name)
+        if known not in (None, wishes.profile) and not force:
+            raise InputError(
+                f"There is another cluster '{name}' for notebooks here: choose another name, or say --force."
+            )
+    manifests = kubernetes.render(wishes)
     if output is None:
         typer.echo("---\n".join(manifests.values()), nl=False)
-        return
-    for path in kubernetes.write(manifests, output, force=force):
-        console.line(f"Wrote {path}.")
+    else:
+        for path in kubernetes.write(manifests, output, force=force):
+            console.line(f"Wrote {path}.")
+    if profile:
+        console.note(f"Wrote {profiles.save(wishes.profile)}.")
+    for sentence in kubernetes.notes(wishes):
+        console.note(sentence)
 
 
-def _elsewhere(name: str, master: str, broker: str, ca: Path | None) -> Profile:
+def elsewhere(name: str, master: str, broker: str, ca: Path | None) -> Profile:
+    """Return the profile of a cluster whose broker runs elsewhere; without `ca` the one known already."""
     from sealbook.spark.profiles import Profile, load_all
 
     known = load_all().get(name)
@@ -307,11 +345,13 @@ def _read_ca(path: Path) -> str:
         raise InputError(f"{path} is not a certificate in PEM.") from None
 
 
-def _bracketed(host: str) -> str:
+def bracketed(host: str) -> str:
+    """Return a host as addresses have it."""
     return f"[{host}]" if ":" in host else host
 
 
-def _gramine(image: Path | None, tee: str, tables: Path | None) -> GramineNodes | None:
+def gramine_nodes(image: Path | None, tee: str, tables: Path | None) -> GramineNodes | None:
+    """Return what nodes run in, from the three options; None for simulated enclaves."""
     from sealbook.spark.gramine_nodes import GramineNodes
 
     if image is not None:
@@ -363,7 +403,7 @@ def broker_here(
         descriptors.append(descriptor)
     return cluster.BrokerCommand(
         argv=(sys.executable, "-m", "sealbook", "broker", "serve", "--host", host, "--port", str(port)),
-        url=f"https://{_bracketed(host)}:{port}",
+        url=f"https://{bracketed(host)}:{port}",
         ca=clusters.authority(),
         environment=environment,
         descriptors=tuple(descriptors),

@@ -14,6 +14,7 @@ environment variable or a Spark setting.
 ``node``           the agent
 ``executor``       the agent in the place of the ``java`` that a worker starts
 ``cluster``        a cluster of real processes on this machine: up, status, down
+``foreground``     one node in the foreground, as containers start it
 ``kubernetes``     the same as manifests for Kubernetes
 =================  ==================================================================================
 """

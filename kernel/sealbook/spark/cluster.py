@@ -39,7 +39,7 @@ MAX_WORKERS = 16
 #: What a worker's log says once it belongs to the cluster; see conf/log4j2.properties.
 REGISTERED = "Successfully registered with master"
 #: Heap of the JVMs of masters and workers, which hold no data.
-_DAEMON_HEAP = "512m"
+DAEMON_HEAP = "512m"
 _LOG = "log"
 #: Directories beside those of the nodes.
 _BROKER, _AGENT = "broker", "agent"
@@ -166,7 +166,7 @@ def check_fit(name: str, host: str, port: int, gramine: GramineNodes | None = No
     profiles.check_name(name)
     if not 1 <= port <= 65535:
         raise InputError(f"{port} is not a port: choose one from 1 to 65535.")
-    java = _java(gramine)
+    java = java_for(gramine)
     _refuse_running(name)
     refuse_busy(host, port, "--port")
     return java
@@ -189,7 +189,7 @@ def join(
     InputError
         As :func:`up`; or the master cannot be reached.
     """
-    java = _java(gramine)
+    java = java_for(gramine)
     if gramine is not None:
         gramine.check_profile(profile)
     _refuse_running(profile.name)
@@ -284,7 +284,7 @@ class _Start:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**_environment(), **command.environment},
+                env={**node_environment(), **command.environment},
                 cwd=directory,
                 start_new_session=True,
                 pass_fds=command.descriptors,
@@ -317,7 +317,7 @@ class _Start:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(),
+                env=node_environment(),
                 cwd=self.state.directory,
                 start_new_session=True,
             )
@@ -335,7 +335,7 @@ class _Start:
             java=self._java,
             cores=self._size.cores,
             memory=self._size.memory,
-            heap=_DAEMON_HEAP,
+            heap=DAEMON_HEAP,
             wait_seconds=max(1, int(self._deadline - time.monotonic())),
         )
         plan.write()
@@ -372,7 +372,7 @@ class _Start:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(),
+                env=node_environment(),
                 cwd=plan.directory,
                 start_new_session=True,
             )
@@ -433,8 +433,14 @@ class _Start:
         return InputError(f"Within {self._patience} seconds {what}, so everything was ended again{said}")
 
 
-def _java(gramine: GramineNodes | None) -> Path:
-    """Return the Java of the nodes; looks at all that they need of this machine."""
+def java_for(gramine: GramineNodes | None) -> Path:
+    """Return the Java of the nodes; looks at all that they need of this machine.
+
+    Raises
+    ------
+    InputError, MissingDependencyError
+        Something of it is missing.
+    """
     if gramine is not None:
         return Path(java_of_images.EXECUTABLE)
     java = jdk.find_java()
@@ -473,7 +479,8 @@ def _reap(pid: int) -> None:
         return
 
 
-def _environment() -> dict[str, str]:
+def node_environment() -> dict[str, str]:
+    """Return what a node's agent gets of this process's environment."""
     return {name: os.environ[name] for name in _FOR_NODES if name in os.environ}
 
 

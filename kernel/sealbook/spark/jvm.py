@@ -192,8 +192,7 @@ def check_heap(memory: str) -> str:
     InputError
         It is none, or less than Spark runs in.
     """
-    units = {"m": 1, "g": 1024, "t": 1024 * 1024}
-    unit = units.get(memory[-1:].lower())
+    unit = _UNITS.get(memory[-1:].lower())
     digits = memory[:-1]
     if unit is None or not (digits.isascii() and digits.isdigit() and len(digits) <= 6):
         raise InputError(f"'{memory}' is not an amount of memory: write it like 1500m or 2g.")
@@ -202,5 +201,12 @@ def check_heap(memory: str) -> str:
     return memory.lower()
 
 
+def megabytes(memory: str) -> int:
+    """Return how much an amount of memory is that :func:`check_heap` took."""
+    return int(memory[:-1]) * _UNITS[memory[-1]]
+
+
+#: Letters of amounts of memory, in MiB.
+_UNITS = {"m": 1, "g": 1024, "t": 1024 * 1024}
 #: Spark itself refuses less: 1.5 times the 300 MiB it reserves (``UnifiedMemoryManager``).
 _LEAST_MEGABYTES = 450

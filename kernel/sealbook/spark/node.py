@@ -175,6 +175,9 @@ def _start_starter(plan: NodePlan, attester: Attester) -> None:
         os.chdir(request.directory)
         become_executor(plan, request.arguments, request.environment, attester)
 
+    if isinstance(attester, MeasuredAttester):
+        # What measures is a child of this process: a fork could not read what it says.
+        attester.wait()
     listener = executor_starter.listen(plan.starter)
     executor_starter.ExecutorStarter(listener, become).fork()
 
