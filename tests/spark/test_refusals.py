@@ -151,8 +151,11 @@ def test_what_measures_the_nodes_ends_with_a_start_that_is_given_up(user, tmp_pa
         (("join", "--broker", "https://127.0.0.1:1", "--master", "127.0.0.1:7077", "--ca", "CA"), "spark://"),
         (("join", "--broker", "https://h:1", "--master", "spark://h:7", "--ca", "README"), "certificate"),
         (("status", "lab"), "There is no cluster 'lab' here"),
-        (("render", "k8s", "--image", "node:latest"), "digest"),
-        (("render", "k8s"), "digest"),
+        (
+            ("render", "k8s", "--broker", "https://h:1", "--ca", "CA", "--image", "node:latest"),
+            "digest",
+        ),
+        (("render", "k8s"), "Say where the broker runs"),
     ],
 )
 def test_arguments_that_make_no_sense(user, ca, tmp_path, arguments, part):
