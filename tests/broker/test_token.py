@@ -97,6 +97,23 @@ def test_every_flipped_bit_of_the_file_is_refused(store, tmp_path):
 
 
 @needs_softhsm
+def test_it_opens_in_a_process_that_has_tensorflow(store, token, tmp_path):
+    Keyring(store).create("study", guard="none")
+    code = (
+        "import tensorflow\n"
+        "from pathlib import Path\n"
+        "from sealbook.broker.keyring import Keyring\n"
+        "from sealbook.broker.pkcs11 import TokenSettings, TokenStore\n"
+        f"settings = TokenSettings(Path({str(token.module)!r}), 'first')\n"
+        f"store = TokenStore(Path({str(tmp_path / 'keyring.token')!r}), settings, lambda: {PIN!r})\n"
+        "print(Keyring(store).record('study').current)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert done.stdout == "1\n"
+
+
+@needs_softhsm
 def test_another_token_does_not_open_it(store, token, tmp_path):
     Keyring(store).create("study", guard="none")
     path = tmp_path / "keyring.token"

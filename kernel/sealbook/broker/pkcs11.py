@@ -8,6 +8,8 @@ memory, as with a passphrase; what is gained is that the file and the PIN togeth
 from __future__ import annotations
 
 import base64
+import ctypes
+import os
 import secrets
 import threading
 import tomllib
@@ -171,6 +173,7 @@ class TokenStore:
         library, exceptions, types = _library()
         where = f"the token '{self._settings.token}'"
         try:
+            _bind_to_its_own(self._settings.module)
             token = library(str(self._settings.module)).get_token(token_label=self._settings.token)
         except exceptions.NoSuchToken:
             raise InputError(
@@ -227,6 +230,16 @@ class TokenStore:
                 attribute.MODIFIABLE: False,
             },
         )
+
+
+def _bind_to_its_own(module: Path) -> None:
+    """Load the token's library so that it calls the OpenSSL that it was linked with.
+
+    TensorFlow gives the names of its own BoringSSL to every library that is loaded after it; SoftHSM then
+    ended the process with a segmentation fault. The first load of a library decides, and python-pkcs11's
+    is the second.
+    """
+    ctypes.CDLL(str(module), mode=os.RTLD_NOW | os.RTLD_LOCAL | getattr(os, "RTLD_DEEPBIND", 0))
 
 
 def _library() -> tuple[Any, Any, Any]:
