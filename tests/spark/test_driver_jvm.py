@@ -289,3 +289,16 @@ def test_nobody_who_reads_the_log_sees_the_token(driver: DriverJvm, caplog: pyte
         thread.start()
         thread.join()
     assert driver.identity.token not in caplog.text
+
+
+def test_py4j_prints_no_traceback_for_a_connection_that_broke_off(caplog: pytest.LogCaptureFixture) -> None:
+    """As after an interrupt: the connection's socket is closed already when py4j says goodbye over it."""
+    from py4j.clientserver import ClientServerConnection
+
+    import sealbook.spark.py4j_gateway  # noqa: F401
+
+    connection = object.__new__(ClientServerConnection)
+    connection.is_connected, connection.stream, connection.socket = True, None, None
+    connection.shutdown_socket(1, 2)
+    logging.getLogger("py4j.clientserver").error("something else")
+    assert [record.getMessage() for record in caplog.records] == ["something else"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from py4j.clientserver import ClientServer, ClientServerConnection, JavaClient
@@ -27,12 +28,18 @@ _ATTEMPTS: Final = 4
 def _not_py4js(record: logging.LogRecord) -> bool:
     """Keep py4j from printing a traceback of its own for an interrupt or a JVM that ended.
 
-    It logs both to the root logger, as errors, and raises them all the same.
+    It logs them as errors and raises them all the same; and when it closes a connection that an interrupt
+    broke off, what it still wanted to say over it is lost with the connection.
     """
-    return not (record.funcName == "send_command" and record.pathname.endswith("/py4j/java_gateway.py"))
+    return (*Path(record.pathname).parts[-2:], record.funcName) not in {
+        ("py4j", "java_gateway.py", "send_command"),
+        ("py4j", "clientserver.py", "shutdown_socket"),
+    }
 
 
-logging.getLogger().addFilter(_not_py4js)
+# A logger's filter sees what is logged to that logger by name, not what its children pass on.
+for _logger in (logging.getLogger(), logging.getLogger("py4j.clientserver")):
+    _logger.addFilter(_not_py4js)
 
 
 class Client(JavaClient):
