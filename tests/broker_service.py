@@ -28,17 +28,38 @@ from sealbook.attestation import (
     report_data,
 )
 from sealbook.broker import AuditLog, Keyring, MemoryStore, tls
-from sealbook.broker.certificates import public_der
+from sealbook.broker.certificates import NODE_EXTENSION, NodeFacts, public_der
 from sealbook.broker.client import BrokerClient, Enrolment
 from sealbook.broker.service.database import Database
 from sealbook.broker.service.server import BrokerServer
 from sealbook.broker.service.service import BrokerService
 from sealbook.encoding import canonical_json
 from sealbook.errors import InputError
+from sealbook.sealing import SealingKey
 
 MEASUREMENT = Measurement(mrenclave=b"\x31" * 32, files=1, roots=("test",), seconds=0.0)
 OTHER = Measurement(mrenclave=b"\x32" * 32, files=1, roots=("test",), seconds=0.0)
 CLUSTER = "trial"
+
+
+def node_facts(certificate: str) -> NodeFacts:
+    """Return what a node's certificate (PEM) says of it."""
+    extensions = x509.load_pem_x509_certificate(certificate.encode()).extensions
+    return NodeFacts(**json.loads(extensions.get_extension_for_oid(NODE_EXTENSION).value.value))
+
+
+@dataclass(frozen=True)
+class NodeKeys:
+    """The keys that a node gets, each asked for anew: a KeyProvider."""
+
+    client: BrokerClient
+    enrolment: Enrolment
+
+    def current(self, name: str) -> SealingKey:
+        return self.client.release(self.enrolment, name, None, "seal")
+
+    def get(self, name: str, version: int) -> SealingKey:
+        return self.client.release(self.enrolment, name, version, "unseal")
 
 
 @dataclass

@@ -162,14 +162,14 @@ def test_a_home_that_is_changed_puts_out_the_nodes_of_the_old_one(two):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "session"}, "cannot be a data owner's name"),
-        ({"name": "a/b"}, "cannot be a data owner's name"),
-        ({"name": ""}, "cannot be a data owner's name"),
-        ({"broker": "http://127.0.0.1:8440"}, "not the address of a broker"),
-        ({"broker": "https://127.0.0.1"}, "not the address of a broker"),
-        ({"broker": "https://127.0.0.1:99999"}, "not the address of a broker"),
+        ({"name": "session"}, "No data owner is called"),
+        ({"name": "a/b"}, "is not a name for a data owner"),
+        ({"name": ""}, "is not a name for a data owner"),
+        ({"broker": "http://127.0.0.1:8440"}, "is not an address here"),
+        ({"broker": "https://127.0.0.1"}, "is not an address here"),
+        ({"broker": "https://127.0.0.1:99999"}, "is not an address here"),
         ({"ca": "x"}, "not one certificate in PEM"),
-        ({"ca": "x" * 20_000}, "longer than"),
+        ({"ca": "x" * 20_000}, "not one certificate in PEM"),
     ],
 )
 def test_what_is_no_owner_is_refused(broker, change, message):

@@ -316,12 +316,12 @@ def _any_ca() -> str:
     ],
 )
 def test_an_address_that_is_none_is_one_sentence(url):
-    with pytest.raises(InputError, match="is not a broker's address"):
+    with pytest.raises(InputError, match="is not an address here"):
         BrokerClient(url, _any_ca())
 
 
 def test_a_ca_that_is_none_is_one_sentence():
-    with pytest.raises(InputError, match="is not a certificate"):
+    with pytest.raises(InputError, match="is not one certificate"):
         BrokerClient("https://a:1", "nonsense")
 
 

@@ -167,7 +167,7 @@ def test_a_cluster_is_made_rotated_and_removed(home):
         (("serve", "--host", "256.0.0.1"), 2, "cannot listen"),
         (("serve", "--san", "a b"), 2, "names and addresses"),
         (("cluster", "add", "x", "--policy", "absent"), 2, "There is no policy"),
-        (("cluster", "add", "X", "--policy", "nodes"), 2, "A cluster's name"),
+        (("cluster", "add", "X", "--policy", "nodes"), 2, "is not a name for a cluster"),
         (("cluster", "rotate", "absent"), 1, "has no cluster"),
         (("cluster", "remove", "absent"), 1, "has no cluster"),
         (("revoke", "absent"), 2, "There is no session"),

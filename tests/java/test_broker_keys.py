@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from broker_service import CLUSTER, OTHER, Served, served
+from broker_service import CLUSTER, OTHER, NodeKeys, Served, served
 from java_side import Lab
 from sealbook import sealing
 from sealbook.broker.certificates import authority_id
-from sealbook.broker.client import Enrolment, RemoteKeys
+from sealbook.broker.client import Enrolment
 from sealbook.sealing import InMemoryKeys, KeyProvider, SealingKey
 from sealbook.spark.credentials import BrokerAccess, Credentials
 
@@ -65,7 +65,7 @@ def node(build: Any, jar: Path, class_path: str, world: Served, enrolment: Enrol
 @pytest.fixture
 def keys(world: Served) -> KeyProvider:
     """The same keys for Python, by another node's attestation."""
-    return RemoteKeys(world.client(), world.enrol(role="spark-driver"), world.attester())
+    return NodeKeys(world.client(), world.enrol(role="spark-driver"))
 
 
 def releases(world: Served, enrolment: Enrolment) -> list[dict[str, Any]]:
@@ -100,8 +100,7 @@ def test_what_it_seals_says_in_the_header_which_code_did(
 def test_a_rotated_key_opens_old_files(node: Lab, world: Served, keys: KeyProvider, tmp_path: Path) -> None:
     sealing.write_bytes(tmp_path / "old", b"old", key="data", keys=keys)
     world.keyring.rotate("data")
-    fresh = RemoteKeys(world.client(), world.enrol(role="spark-driver"), world.attester())
-    sealing.write_bytes(tmp_path / "new", b"new", key="data", keys=fresh)
+    sealing.write_bytes(tmp_path / "new", b"new", key="data", keys=keys)
     assert sealing.inspect(tmp_path / "new").keys == (("data", 2),)
     assert node.read(tmp_path / "old")["data"] == b"old"
     assert node.read(tmp_path / "new")["data"] == b"new"

@@ -9,7 +9,17 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "kernel/sealbook"
 
-FOUNDATION = {"errors", "encoding", "files", "paths", "pandas_urls", "jdk", "spark_files", "image_owner"}
+FOUNDATION = {
+    "errors",
+    "encoding",
+    "files",
+    "paths",
+    "pandas_urls",
+    "jdk",
+    "spark_files",
+    "image_owner",
+    "lifeline",
+}
 #: Layer -> what it may import of sealbook, beside itself and the foundation.
 MAY_IMPORT = {name: set() for name in FOUNDATION} | {
     "attestation": set(),

@@ -108,7 +108,7 @@ def test_a_file_that_is_too_large_or_no_file_is_refused(path):
 @pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a/b", "..", "a" * 41, "a_b", "ä"])
 def test_names_that_could_be_more_than_names_are_refused(name):
     with pytest.raises(InputError):
-        profiles.check_name(name)
+        dataclasses.replace(PROFILE, name=name)
 
 
 def test_two_certificates_are_not_one_authority():

@@ -282,19 +282,20 @@ class Broker:
 
     def keys(self, session: AttestedSession, *, check: CheckKey | None = None) -> tuple[KeyRecord, ...]:
         """Return the keys that `session` would get now. No secrets, and no guarantee: release decides."""
-        return tuple(record for record in self._keys(session) if check is None or self._passes(check, record))
-
-    def _passes(self, check: CheckKey, record: KeyRecord) -> bool:
-        try:
-            unguarded = record.guard == UNGUARDED or record.name.startswith(SESSION_PREFIX)
-            check(record.name, None if unguarded else self._load_policy(record.guard))
-        except SealbookError:
-            return False
-        return True
-
-    def _keys(self, session: AttestedSession) -> tuple[KeyRecord, ...]:
         now = self._clock.now()
         self._sessions.require_live(session, now)
+
+        def would_get(name: str, policy: Policy | None) -> bool:
+            try:
+                if check is not None:
+                    check(name, policy)
+                if policy is None:
+                    rules.check_unguarded(session, name)
+                    return True
+            except SealbookError:
+                return False
+            return self._admits(session, policy, name, now)
+
         with self._lock:
             digest = session.policy.digest
             own = {name: made for name in self._session_keys if (made := self._made_for(digest, name))}
@@ -307,9 +308,9 @@ class Broker:
                 (KeyVersion(made.key.version, made.created),),
             )
             for name, made in sorted(own.items())
-            if self._admits(session, made.policy, name, now)
+            if would_get(name, made.policy)
         ]
-        if DEFAULT_SESSION_KEY not in own:
+        if DEFAULT_SESSION_KEY not in own and would_get(DEFAULT_SESSION_KEY, session.policy):
             version = KeyVersion(unused, now.isoformat(timespec="seconds"))
             found.append(KeyRecord(DEFAULT_SESSION_KEY, "session", "made when it is first used", (version,)))
         try:
@@ -321,13 +322,10 @@ class Broker:
                 continue
             try:
                 policy = None if record.guard == UNGUARDED else self._load_policy(record.guard)
-                if policy is None:
-                    rules.check_unguarded(session, record.name)
-                    found.append(record)
-                elif self._admits(session, policy, record.name, now):
-                    found.append(record)
             except SealbookError:
                 continue
+            if would_get(record.name, policy):
+                found.append(record)
         return tuple(found)
 
     def report(self, session: AttestedSession, action: str, facts: Mapping[str, Any]) -> None:

@@ -24,16 +24,17 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from sealbook.broker.authorities import check_authority
 from sealbook.broker.keyring import StoredKey
-from sealbook.encoding import canonical_json, parse_json
-from sealbook.errors import InputError, RefusedError
+from sealbook.encoding import canonical_json
+from sealbook.errors import InputError
 
 #: Under 2.25 anyone may use the number of a UUID (X.667): 2ea574f7-9d1e-4bd6-a721-469363ac8d72.
 NODE_EXTENSION: Final = x509.ObjectIdentifier("2.25.62003589165260313783015266293400767858")
@@ -46,13 +47,8 @@ _ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC6325
 _AUTHORITY_LIFETIME: Final = timedelta(days=3650)
 #: Clocks of other machines may be behind.
 _BACKDATED: Final = timedelta(minutes=5)
-_MAX_EXTENSION: Final = 4096
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
-
-
-class CertificateError(RefusedError):
-    """A certificate is not one of a member of this cluster."""
 
 
 @dataclass(frozen=True)
@@ -69,22 +65,6 @@ class NodeFacts:
     def encode(self) -> bytes:
         """Return the content of the extension."""
         return canonical_json(asdict(self))
-
-    @classmethod
-    def of(cls, certificate: x509.Certificate) -> NodeFacts:
-        """Read the extension; raises CertificateError where there is none or it is not one."""
-        try:
-            value = certificate.extensions.get_extension_for_oid(NODE_EXTENSION).value
-            data = value.value if isinstance(value, x509.UnrecognizedExtension) else b""
-            body: Any = parse_json(data, what="The extension", max_bytes=_MAX_EXTENSION)
-            facts = cls(**body)
-            if facts.encode() != data or not all(
-                type(fact) is (bool if name == "simulated" else str) for name, fact in asdict(facts).items()
-            ):
-                raise ValueError
-        except (x509.ExtensionNotFound, x509.DuplicateExtension, InputError, TypeError, ValueError):
-            raise CertificateError("The certificate does not say which node it belongs to.") from None
-        return facts
 
 
 class Authority:
@@ -186,33 +166,6 @@ def membership(secret: bytes, spki: bytes) -> str:
     return base64.b64encode(hmac.digest(secret, _MEMBERSHIP + spki, "sha256")).decode()
 
 
-def check_member(
-    certificate: x509.Certificate, ca: x509.Certificate, *, cluster: str, secret: bytes, now: datetime
-) -> NodeFacts:
-    """Return what the certificate of a member of `cluster` says; the same checks as the Java side makes.
-
-    Raises
-    ------
-    CertificateError
-        Another authority, another time, another cluster, or made without the cluster's secret.
-    """
-    try:
-        certificate.verify_directly_issued_by(ca)
-    except (InvalidSignature, TypeError, ValueError, UnsupportedAlgorithm):
-        raise CertificateError("The certificate was not issued by the cluster's authority.") from None
-    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-        raise CertificateError(
-            f"The certificate is not valid now, but until {certificate.not_valid_after_utc:%Y-%m-%d %H:%M}."
-        )
-    facts = NodeFacts.of(certificate)
-    if facts.cluster != cluster:
-        raise CertificateError("The certificate belongs to a node of another cluster.")
-    expected = membership(secret, public_der(certificate.public_key()))
-    if not hmac.compare_digest(facts.membership.encode(), expected.encode()):
-        raise CertificateError("The certificate was made without the secret of this cluster.")
-    return facts
-
-
 def node_public_key(spki: bytes) -> ec.EllipticCurvePublicKey:
     """Read a node's TLS key: P-256, in the one encoding there is.
 
@@ -260,14 +213,7 @@ def authority_id(ca_pem: str) -> bytes:
     InputError
         `ca_pem` is not one certificate in PEM.
     """
-    try:
-        key = x509.load_pem_x509_certificate(ca_pem.encode()).public_key()
-    except ValueError:
-        raise InputError(
-            "The authority of the broker is not one certificate in PEM: take broker/ca.pem of the sealbook "
-            "directory on the broker's machine."
-        ) from None
-    return hashlib.sha256(public_der(key)).digest()
+    return hashlib.sha256(public_der(check_authority(ca_pem).public_key())).digest()
 
 
 def public_der(key: Any) -> bytes:

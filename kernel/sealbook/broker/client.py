@@ -11,11 +11,10 @@ import binascii
 import hashlib
 import http.client
 import ssl
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -26,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from sealbook.attestation import AttestationResult, Attester, report_data
 from sealbook.broker import hpke, tls
+from sealbook.broker.authorities import check_authority, check_url
 from sealbook.broker.certificates import authority_id, check_hosts, public_der
 from sealbook.broker.owners import MAX_OWNERS, Owner
 from sealbook.broker.session import SessionEndedError
@@ -38,9 +38,6 @@ from sealbook.sealing import KeyUnavailableError, SealingKey, check_key_name
 MAX_ANSWER: Final = 256 * 1024
 
 _T = TypeVar("_T")
-
-#: Part of a certificate's lifetime that may be left when it is renewed.
-_RENEW_AT: Final = 1 / 3
 
 
 class BrokerUnreachableError(RefusedError):
@@ -153,18 +150,11 @@ class BrokerClient:
     """
 
     def __init__(self, url: str, ca_pem: str, timeout: float = 10.0) -> None:
-        parts = urlsplit(url)
-        try:
-            port = parts.port
-        except ValueError:
-            port = None
-        if parts.scheme != "https" or not parts.hostname or port is None or parts.path not in ("", "/"):
-            raise InputError(f"'{url}' is not a broker's address: write it like https://host:8440.")
-        self.url = f"https://{parts.netloc}"
+        self._host, self._port = check_url(url)
+        check_authority(ca_pem)
+        self.url = f"https://{urlsplit(url).netloc}"
         self.ca_pem = ca_pem
         self.timeout = timeout
-        self._host, self._port = parts.hostname, port
-        tls.client_context(ca_pem)  # a CA that is none is noticed now
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -364,100 +354,6 @@ class BrokerClient:
         return _Connection(self.url, self._host, self._port, context, self.timeout, enrolment is not None)
 
 
-class RemoteKeys:
-    """A :class:`~sealbook.sealing.KeyProvider` over a broker service.
-
-    Certificates are renewed in time. When the session has ended, and there is an attester, the node attests
-    anew with the same keys.
-
-    Parameters
-    ----------
-    client, enrolment
-        Whom to ask, and as whom.
-    attester
-        Makes new evidence; without it an ended session is the end.
-    """
-
-    #: Seconds for which a key is known to be the current version; a rotation counts after that.
-    CURRENT_FOR: Final = 30.0
-
-    def __init__(self, client: BrokerClient, enrolment: Enrolment, attester: Attester | None = None) -> None:
-        self._client = client
-        self._enrolment = enrolment
-        self._attester = attester
-        self._lock = threading.RLock()
-        self._keys: dict[tuple[str, int], SealingKey] = {}
-        self._current: dict[str, tuple[int, float]] = {}
-        self._renew_after = _renewal(enrolment)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._client!r})"
-
-    @property
-    def enrolment(self) -> Enrolment:
-        """The present one; another after a renewal."""
-        return self._enrolment
-
-    def current(self, name: str) -> SealingKey:
-        """Return the version of key `name` that seals; see :meth:`KeyProvider.current`."""
-        with self._lock:
-            version, until = self._current.get(name, (0, 0.0))
-            if time.monotonic() < until:
-                return self._keys[name, version]
-            key = self._release(name, None, "seal")
-            self._current[name] = (key.version, time.monotonic() + self.CURRENT_FOR)
-            return key
-
-    def get(self, name: str, version: int) -> SealingKey:
-        """Return that version of key `name`, to unseal with; see :meth:`KeyProvider.get`."""
-        with self._lock:
-            return self._keys.get((name, version)) or self._release(name, version, "unseal")
-
-    def forget(self) -> None:
-        """Drop every key from memory."""
-        with self._lock:
-            self._keys.clear()
-            self._current.clear()
-
-    def renew(self) -> Enrolment:
-        """Renew the certificate now."""
-        with self._lock:
-            # TLS refuses an expired certificate before the broker could say that its session is over.
-            if datetime.now(UTC) >= self._enrolment.expires:
-                self._attest_again()
-                return self._enrolment
-            try:
-                self._take(self._client.renew(self._enrolment))
-            except SessionEndedError:
-                self._attest_again()
-            return self._enrolment
-
-    def _release(self, name: str, version: int | None, purpose: Literal["seal", "unseal"]) -> SealingKey:
-        try:
-            if datetime.now(UTC) >= self._renew_after:
-                self.renew()
-            try:
-                key = self._client.release(self._enrolment, name, version, purpose)
-            except SessionEndedError:
-                self._attest_again()
-                key = self._client.release(self._enrolment, name, version, purpose)
-        except KeyUnavailableError:
-            raise
-        except SealbookError as error:
-            raise KeyUnavailableError(str(error)) from None
-        self._keys[key.name, key.version] = key
-        return key
-
-    def _attest_again(self) -> None:
-        if self._attester is None:
-            raise SessionEndedError("This node's session with the broker has ended: restart the node.")
-        self._take(self._client.enrol_again(self._attester, self._enrolment))
-
-    def _take(self, enrolment: Enrolment) -> None:
-        self._enrolment = enrolment
-        self._renew_after = _renewal(enrolment)
-
-
 @dataclass
 class _Connection:
     """One TLS connection to a broker; requests on it follow one another."""
@@ -559,12 +455,6 @@ _ERRORS: Final[Mapping[str, type[SealbookError]]] = {
     "refused": RefusedError,
     "busy": BrokerBusyError,
 }
-
-
-def _renewal(enrolment: Enrolment) -> datetime:
-    """Return when to renew: when a third of the lifetime is left."""
-    now = datetime.now(UTC)
-    return now + max(timedelta(), (enrolment.expires - now) * (1 - _RENEW_AT))
 
 
 def _membership(plain: bytes, *, member: bool) -> tuple[bytes | None, tuple[Owner, ...]]:

@@ -21,9 +21,8 @@ app = typer.Typer(help="The key broker as a service, for nodes that prove what t
 cluster_app = typer.Typer(help="Clusters: which policy admits their nodes.")
 app.add_typer(cluster_app, name="cluster")
 
-_MAX_CA_BYTES = 16 * 1024
 
-ClusterName = Annotated[str, typer.Argument(help="a-z, 0-9, '_' and '-'.")]
+ClusterName = Annotated[str, typer.Argument(help="a-z, 0-9 and '-'.")]
 
 
 @app.command()
@@ -145,12 +144,13 @@ def add_cluster(
     json: Json = False,
 ) -> None:
     """Make a cluster, or have another policy admit its nodes."""
+    from sealbook.broker.authorities import read_authority
     from sealbook.broker.certificates import authority_id
     from sealbook.broker.guards import load_policy
     from sealbook.cli.keyring_access import user_audit
 
     load_policy(policy)
-    home = authority_id(_read_ca(home_ca)) if home_ca is not None else b""
+    home = authority_id(read_authority(home_ca)) if home_ca is not None else b""
     clusters = _clusters()
     clusters.add(name, policy=policy)
     ca = _write_ca(clusters.authority())
@@ -178,6 +178,7 @@ def add_owner(
     json: Json = False,
 ) -> None:
     """Have the nodes of a cluster get keys named OWNER/... from another data owner's broker."""
+    from sealbook.broker.authorities import read_authority
     from sealbook.broker.owners import Owner
     from sealbook.cli.keyring_access import user_audit
 
@@ -189,7 +190,7 @@ def add_owner(
     else:
         assert broker is not None  # noqa: S101 - for the type checker
         assert ca is not None  # noqa: S101
-        _partners().add_owner(name, Owner(owner, broker, _read_ca(ca)))
+        _partners().add_owner(name, Owner(owner, broker, read_authority(ca)))
     decision = "owner removed" if remove else "owner added"
     user_audit().append("cluster", decision=decision, cluster=name, owner=owner, broker=broker or "")
     if not console.emit({"cluster": name, "owner": owner, "broker": broker}):
@@ -311,15 +312,6 @@ def _partners() -> Partners:
     from sealbook.broker.service.partners import Partners
 
     return Partners(open_database())
-
-
-def _read_ca(path: Path) -> str:
-    from sealbook import files
-
-    try:
-        return files.read_bounded(path, "The authority", _MAX_CA_BYTES).decode("ascii")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not a certificate in PEM: take broker/ca.pem of that broker.") from None
 
 
 def _sessions() -> StoredSessions:

@@ -95,9 +95,10 @@ def up(
     json: Json = False,
 ) -> None:
     """Start a cluster on this machine: key broker, master and workers; returns when all are members."""
-    from sealbook.spark import cluster, profiles
+    from sealbook.broker.names import check_name
+    from sealbook.spark import cluster
 
-    profiles.check_name(name)
+    check_name(name, "a cluster")
     size = cluster.Size(workers, cores, memory)
     if broker is not None and (owner or owner_ca):
         raise InputError(
@@ -266,6 +267,7 @@ def k8s(
     force: Force = False,
 ) -> None:
     """Write manifests of a cluster on Kubernetes; its broker runs elsewhere, on the data owner's machine."""
+    from sealbook.broker.authorities import read_authority
     from sealbook.spark import kubernetes, profiles
 
     if broker is None or ca is None:
@@ -278,7 +280,7 @@ def k8s(
         name=name,
         image=image,
         broker=broker,
-        ca=_read_ca(ca),
+        ca=read_authority(ca),
         namespace=namespace,
         workers=workers,
         cores=cores,
@@ -309,6 +311,7 @@ def k8s(
 
 def elsewhere(name: str, master: str, broker: str, ca: Path | None) -> Profile:
     """Return the profile of a cluster whose broker runs elsewhere; without `ca` the one known already."""
+    from sealbook.broker.authorities import read_authority
     from sealbook.spark.profiles import Profile, load_all
 
     known = load_all().get(name)
@@ -317,12 +320,13 @@ def elsewhere(name: str, master: str, broker: str, ca: Path | None) -> Profile:
             "Give the certificate of the broker's authority with --ca FILE: it is broker/ca.pem in "
             "the sealbook directory on the broker's machine."
         )
-    pem = _read_ca(ca) if ca is not None else known.ca  # type: ignore[union-attr]
+    pem = read_authority(ca) if ca is not None else known.ca  # type: ignore[union-attr]
     return Profile(name=name, master=master, broker=broker, ca=pem)
 
 
 def _owners(brokers: Sequence[str], authorities: Sequence[str]) -> tuple[Owner, ...]:
     """Return the other data owners that options name."""
+    from sealbook.broker.authorities import read_authority
     from sealbook.broker.owners import Owner
 
     urls = [each.partition("=")[::2] for each in brokers]
@@ -332,17 +336,8 @@ def _owners(brokers: Sequence[str], authorities: Sequence[str]) -> tuple[Owner, 
             "Give for each --owner NAME=https://host:port one --owner-ca NAME=FILE with the certificate of "
             "that broker's authority."
         )
-    certificates = {name: _read_ca(Path(file)) for name, file in files}
+    certificates = {name: read_authority(Path(file)) for name, file in files}
     return tuple(Owner(name, url, certificates[name]) for name, url in urls)
-
-
-def _read_ca(path: Path) -> str:
-    from sealbook.files import read_bounded
-
-    try:
-        return read_bounded(path, "The authority's certificate", 16 * 1024, regular=True).decode("ascii")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not a certificate in PEM.") from None
 
 
 def bracketed(host: str) -> str:

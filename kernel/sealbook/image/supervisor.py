@@ -12,8 +12,9 @@ from types import FrameType
 
 import psutil
 
-#: From <linux/prctl.h>.
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+from sealbook import lifeline
+
+_PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
 #: All that the untrusted part of Gramine gets; what runs inside gets nothing of it.
 _ENVIRONMENT = ("PATH",)
@@ -21,16 +22,16 @@ _ENVIRONMENT = ("PATH",)
 
 def supervise(command: list[str], place: Path) -> int:
     """Run Gramine, and leave no process behind however it ends."""
-    prctl = ctypes.CDLL(None).prctl
     # Processes that the kernel started become this one's children when the kernel dies, and end below.
-    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    parent = os.getpid()
     gramine = subprocess.Popen(
         command,
         cwd=place,
         env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
         stdin=subprocess.DEVNULL,
         # If somebody kills this process alone, Gramine ends too.
-        preexec_fn=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),
+        preexec_fn=lambda: lifeline.end_with(parent),
     )
 
     def end(number: int, frame: FrameType | None) -> None:

@@ -20,6 +20,7 @@ from typing import IO
 
 from sealbook import jdk, spark_files
 from sealbook.broker.client import BrokerClient
+from sealbook.broker.names import check_name
 from sealbook.encoding import parse_json
 from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.image import java as java_of_images
@@ -163,7 +164,7 @@ def check_fit(name: str, host: str, port: int, gramine: GramineNodes | None = No
     InputError
         It cannot: Java is missing, the port is taken, it runs already ...
     """
-    profiles.check_name(name)
+    check_name(name, "a cluster")
     if not 1 <= port <= 65535:
         raise InputError(f"{port} is not a port: choose one from 1 to 65535.")
     java = java_for(gramine)
@@ -210,7 +211,7 @@ def down(name: str) -> bool:
 
     Every process, its directory and its profile go; also when parts of it were killed before.
     """
-    profiles.check_name(name)
+    check_name(name, "a cluster")
     state = cluster_state.load(name)
     if state is None:
         return False

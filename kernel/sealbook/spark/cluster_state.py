@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from sealbook import files, paths
+from sealbook.broker.names import check_name
 from sealbook.encoding import canonical_json, parse_json
 from sealbook.errors import InputError
 from sealbook.spark.processes import Process
-from sealbook.spark.profiles import check_name
 
 _MAX_BYTES = 1 << 20
 
@@ -126,7 +126,7 @@ def _directory() -> Path:
 
 
 def _path(name: str) -> Path:
-    return _directory() / f"{check_name(name)}.json"
+    return _directory() / f"{check_name(name, 'a cluster')}.json"
 
 
 #: Names of directories that belong to clusters begin so.

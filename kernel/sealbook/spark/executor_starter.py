@@ -29,8 +29,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from sealbook import lifeline
 from sealbook.errors import RefusedError, SealbookError
-from sealbook.spark import lifeline
 from sealbook.spark.executor_request import LENGTH_BYTES, ExecutorRequest
 
 #: How many may be connected: a worker has one executor for each job.

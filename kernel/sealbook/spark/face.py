@@ -95,13 +95,14 @@ def _forget_host_settings() -> None:
 
 def _find_cluster(name: str) -> Profile | None:
     """Ask the user's side, and believe nothing that is not a profile."""
+    from sealbook.broker.names import check_name
     from sealbook.spark import profiles
 
     found = session.current().cluster(name)
     if found is None:
         return None
     table = dict(found)
-    called = profiles.check_name(table.pop("name", ""))
+    called = check_name(table.pop("name", ""), "a cluster")
     if name and called != name:
         raise RefusedError(f"The user's side answered with another cluster than '{name}'.")
     return profiles.from_table(called, table, f"The cluster '{called}'")

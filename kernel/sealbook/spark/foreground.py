@@ -14,10 +14,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from sealbook import lifeline
 from sealbook.errors import RefusedError
 from sealbook.image.owned_directory import owned_directory
 from sealbook.simulated_loader import ISOLATED
-from sealbook.spark import cluster, lifeline, node
+from sealbook.spark import cluster, node
 from sealbook.spark.cluster_state import DIRECTORY_PREFIX
 from sealbook.spark.gramine_nodes import GramineNodes
 from sealbook.spark.node_plan import NodePlan

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from sealbook import files
+from sealbook.broker.names import check_name
 from sealbook.errors import InputError
-from sealbook.spark import profiles
 from sealbook.spark.jvm import check_heap, megabytes
 from sealbook.spark.profiles import Profile
 
@@ -92,7 +92,7 @@ class Wishes:
     master: str | None = None
 
     def __post_init__(self) -> None:
-        profiles.check_name(self.namespace)
+        check_name(self.namespace, "a namespace")
         _ = self.profile  # checks all that is in it
         if not _IMAGE.fullmatch(self.image):
             raise InputError(
@@ -133,7 +133,7 @@ class Wishes:
     def profile(self) -> Profile:
         """What a notebook's kernel uses the cluster by."""
         return Profile(
-            name=profiles.check_name(self.name),
+            name=check_name(self.name, "a cluster"),
             master=self.master or f"spark://{self.host}.{self.namespace}.svc:{MASTER_PORT}",
             broker=self.broker,
             ca=self.ca,

@@ -268,7 +268,7 @@ def wait_for_master(plan: NodePlan) -> None:
     InputError
         Not within the plan's time.
     """
-    from sealbook.spark.profiles import check_url
+    from sealbook.broker.authorities import check_url
 
     host, port = check_url(plan.profile.master, "spark")
     deadline = time.monotonic() + plan.wait_seconds

@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from sealbook import files, paths
-from sealbook.attestation.pem import read_chain
+from sealbook.broker.authorities import check_authority, check_url
+from sealbook.broker.names import check_name
 from sealbook.errors import InputError
 from sealbook.spark.jvm import check_heap
 
 SCHEMA = 1
 
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
-_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
 _MAX_BYTES = 1 << 20
-_MAX_PEM_BYTES = 16 * 1024
 _MAX_CORES = 1024
 
 
@@ -57,67 +53,13 @@ class Profile:
     memory: str = "1g"
 
     def __post_init__(self) -> None:
-        check_name(self.name)
+        check_name(self.name, "a cluster")
         check_url(self.master, "spark")
-        _check_broker(self.broker, self.ca)
+        check_url(self.broker)
+        check_authority(self.ca)
         if isinstance(self.cores, bool) or not 1 <= self.cores <= _MAX_CORES:
             raise InputError(f"An executor has 1 to {_MAX_CORES} cores, not {self.cores}.")
         check_heap(self.memory)
-
-
-def check_name(name: str) -> str:
-    """Return the name of a cluster.
-
-    Raises
-    ------
-    InputError
-        It cannot be one: names become parts of key names, file names and Kubernetes objects.
-    """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InputError(
-            f"{name!r} is not a name for a cluster: use a-z, 0-9 and '-', at most 40, not '-' at the ends."
-        )
-    return name
-
-
-def check_url(url: str, scheme: str) -> tuple[str, int]:
-    """Return host and port of a URL ``scheme://host:port`` that has nothing else.
-
-    Raises
-    ------
-    InputError
-        It is not of that form.
-    """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    else:
-        if (
-            parts.scheme != scheme
-            or parts.path not in ("", "/")
-            or parts.query
-            or parts.fragment
-            or "@" in url
-        ):
-            host = None
-    if not host or not port or not _HOST.fullmatch(host):
-        raise InputError(f"'{url}' is not an address here: write it like {scheme}://host:port.")
-    return host, port
-
-
-def _check_broker(url: str, ca: str) -> None:
-    check_url(url, "https")
-    try:
-        if len(ca) > _MAX_PEM_BYTES:
-            raise ValueError("too long")
-        read_chain(ca, 1)
-    except ValueError:
-        raise InputError(
-            f"The authority of the broker {url} is not one certificate in PEM: take broker/ca.pem of "
-            "the sealbook directory on the broker's machine."
-        ) from None
 
 
 def profiles_file() -> Path:
@@ -158,7 +100,7 @@ def load(name: str, path: Path | None = None) -> Profile:
     InputError
         There is none of this name, or the file cannot be understood.
     """
-    check_name(name)
+    check_name(name, "a cluster")
     known = load_all(path)
     if name not in known:
         others = f"; there are: {', '.join(sorted(known))}" if known else ""

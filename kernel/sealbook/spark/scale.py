@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from sealbook.broker.authorities import check_url
 from sealbook.errors import InputError, RefusedError
-from sealbook.spark.profiles import Profile, check_url
+from sealbook.spark.profiles import Profile
 
 #: Asks the user's side for a cluster by its name; for the empty name, for the one that notebooks start with.
 #: None: they start locally.

@@ -5,16 +5,13 @@ Each is a reserved key ``cluster.NAME``, guarded by its policy; a version is a s
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Final
 
 from sealbook.broker.certificates import Authority
 from sealbook.broker.keyring import Keyring, StoredKey
+from sealbook.broker.names import check_name
 from sealbook.broker.reserved import BROKER_CA, CLUSTER_PREFIX
 from sealbook.errors import InputError, RefusedError
-
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 
 @dataclass(frozen=True)
@@ -92,8 +89,4 @@ class Clusters:
 
 
 def _key(name: str) -> str:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InputError(
-            "A cluster's name is 1 to 40 of a-z, 0-9, '_' and '-', beginning with a letter or digit."
-        )
-    return CLUSTER_PREFIX + name
+    return CLUSTER_PREFIX + check_name(name, "a cluster")

@@ -221,7 +221,7 @@ class BrokerService:
             }
             self._check_home(cluster, home)
             bound = _bound(role, self.name, nonce, claims)
-            policy_name, policy, secret = self._policy_for(cluster, evidence, bound)
+            policy_name, policy, secret = self._policy_for(cluster, home, evidence, bound)
         except SealbookError as error:
             self._record(
                 "attest",
@@ -351,10 +351,14 @@ class BrokerService:
         secret, version = self._present(cluster)
         if secret is None:  # of another broker's cluster, who knows its members
             return []
+        try:
+            policy = self._policy_of(caller.node)
+        except SealbookError:  # nobody is accepted by a policy that is not there
+            return []
         return [
             node
             for node in self.sessions.alive(self._clock.now(), cluster)
-            if node.cluster_version == version and self._still_accepted(node)
+            if node.cluster_version == version and self._still_accepted(node, policy)
         ]
 
     def event(self, caller: Caller, action: object, facts: object) -> dict[str, Any]:
@@ -379,11 +383,13 @@ class BrokerService:
         """Record a client that TLS turned away."""
         self._record("connection", "refused", reasons=[reason])
 
-    def _policy_for(self, cluster: str, evidence: bytes, bound: bytes) -> tuple[str, Policy, bytes | None]:
+    def _policy_for(
+        self, cluster: str, home: bytes, evidence: bytes, bound: bytes
+    ) -> tuple[str, Policy, bytes | None]:
         """Return what judges a node, by name, and the secret its cluster has if it is one of this broker."""
         if cluster:
             stored = self.clusters.find(cluster)
-            secret = None if self.partners.home(cluster) else stored.secrets[-1]
+            secret = None if home else stored.secrets[-1]
             return stored.record.guard, self._load_policy(stored.record.guard), secret
         loaded = [(name, self._load_policy(name)) for name in self._policies]
         if not loaded:
@@ -522,12 +528,11 @@ class BrokerService:
             rules.check_release(policy, session, CLUSTER_PREFIX + caller.node.cluster, now)
         self.sessions.judged(session.id, policy.digest)
 
-    def _still_accepted(self, node: Node) -> bool:
-        """Whether a member's evidence passes its policy, looked at again when that was edited."""
+    def _still_accepted(self, node: Node, policy: Policy) -> bool:
+        """Whether a member's evidence passes its cluster's policy, looked at again when that was edited."""
+        if policy.digest == node.digest:
+            return True
         try:
-            policy = self._policy_of(node)
-            if policy.digest == node.digest:
-                return True
             with self._judging:
                 session = self.sessions.load(node.session, policy)
                 if session is None:
