@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from spark_user import serving
 from test_cluster import Trial
 from test_foreground import until
 
@@ -114,24 +115,8 @@ class Cluster(Trial):
             ["broker", "cluster", "add", NAME, "--policy", "simulated"],
         ):
             assert (outcome := self.user.run(*command)).status == 0, outcome
-        reader, number = hand_over("correct horse battery")
-        ready, write = os.pipe()
-        serve = [sys.executable, "-m", "sealbook", "broker", "serve", "--port", str(self.broker_port)]
-        broker = subprocess.Popen(
-            [*serve, "--ready-fd", str(write)],
-            env=os.environ | self.user.environment | {DESCRIPTOR_VARIABLE: number},
-            pass_fds=[reader, write],
-            stdin=subprocess.DEVNULL,
-        )
-        os.close(write)
-        os.close(reader)
-        try:
-            with os.fdopen(ready) as lines:
-                facts = json.loads(lines.readline())
+        with serving(self.user, "--port", str(self.broker_port)) as facts:
             yield facts
-        finally:
-            broker.terminate()
-            broker.wait(60)
 
     def _write_policy(self) -> None:
         program = "from sealbook.cli.cluster import make_policy; make_policy()"
