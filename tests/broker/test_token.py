@@ -34,7 +34,7 @@ def token(tmp_path_factory) -> TokenSettings:
     (directory / "tokens").mkdir()
     (directory / "softhsm2.conf").write_text(f"directories.tokendir = {directory}/tokens\n")
     os.environ["SOFTHSM2_CONF"] = str(directory / "softhsm2.conf")
-    for label in ("first", "second"):
+    for label in ("first", "second", "extractable", "not sensitive"):
         subprocess.run(
             ["softhsm2-util", "--init-token", "--free", "--label", label, "--pin", PIN, "--so-pin", PIN],
             check=True,
@@ -76,6 +76,23 @@ def test_the_key_does_not_leave_the_token(store, token):
         assert key[pkcs11.Attribute.MODIFIABLE] is False
         with pytest.raises(pkcs11.AttributeSensitive):
             key[pkcs11.Attribute.VALUE]
+
+
+@needs_softhsm
+@pytest.mark.parametrize("label", ["extractable", "not sensitive"])
+def test_a_key_that_can_be_read_out_of_the_token_is_not_used(token, tmp_path, label):
+    import pkcs11
+
+    own = TokenSettings(token.module, label)
+    with pkcs11.lib(str(token.module)).get_token(token_label=label).open(rw=True, user_pin=PIN) as session:
+        kinds = {
+            pkcs11.Attribute.EXTRACTABLE: label == "extractable",
+            pkcs11.Attribute.SENSITIVE: label != "not sensitive",
+        }
+        session.generate_key(pkcs11.KeyType.AES, 256, label=KEY_LABEL, store=True, template=kinds)
+    with pytest.raises(InputError, match="can be read out of it"):
+        Keyring(TokenStore(tmp_path / "keyring", own, lambda: PIN)).create("study", guard="none")
+    assert not (tmp_path / "keyring").exists()
 
 
 @needs_softhsm

@@ -205,10 +205,18 @@ class TokenStore:
             raise UnlockError(f"The keyring did not open: {where} failed ({type(error).__name__}).") from None
 
     def _find(self, session: Any, exceptions: Any, types: Any, *, make: bool) -> Any:
+        attribute = types.Attribute
         try:
-            return session.get_key(
+            key = session.get_key(
                 object_class=types.ObjectClass.SECRET_KEY, key_type=types.KeyType.AES, label=KEY_LABEL
             )
+            # Whoever has the PIN can put a key of this name there, and one that the token gives away again.
+            if key[attribute.EXTRACTABLE] or not key[attribute.SENSITIVE]:
+                raise InputError(
+                    f"The token's key '{KEY_LABEL}' can be read out of it, so it is not one of sealbook's: "
+                    "delete it with the tool of the token's maker."
+                )
+            return key
         except exceptions.MultipleObjectsReturned:
             raise InputError(f"The token has several keys '{KEY_LABEL}': delete the wrong ones.") from None
         except exceptions.NoSuchKey:
@@ -216,7 +224,6 @@ class TokenStore:
                 raise UnlockError(
                     "The keyring does not open: the token does not have the key it was made with."
                 ) from None
-        attribute = types.Attribute
         return session.generate_key(
             types.KeyType.AES,
             256,

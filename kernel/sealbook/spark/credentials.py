@@ -19,7 +19,7 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 
 from sealbook.attestation import Attester
-from sealbook.broker.client import BrokerClient, Enrolment
+from sealbook.broker.client import BrokerClient, BrokerUnreachableError, Enrolment
 from sealbook.encoding import canonical_json
 from sealbook.errors import RefusedError, SealbookError
 from sealbook.simulated_loader import MeasuredAttester
@@ -188,6 +188,8 @@ def _named(role: str, whose: str, url: str) -> Iterator[None]:
     """Say in the sentence of an error which broker it was."""
     try:
         yield
+    except BrokerUnreachableError as error:
+        raise BrokerUnreachableError(f"The broker {whose} could not be asked: {error}") from None
     except SealbookError as error:
         message = f"The broker {whose} at {url} did not admit this {role}: {error}"
         raise type(error)(message) from None
