@@ -119,8 +119,12 @@ def test_an_image_with_an_owner_answers_the_owner_and_nobody_else(
     with pytest.raises(SealbookError, match="ended before it attested itself"), kernel(name):
         pass
     monkeypatch.undo()
-    monkeypatch.setattr(embedded_broker(), "keyring", Keyring(MemoryStore()))
-    with pytest.raises(SealbookError, match="image-owner"), kernel(name):
+    theirs = Keyring(MemoryStore())
+    monkeypatch.setattr(embedded_broker(), "keyring", theirs)
+    with pytest.raises(SealbookError, match="signs for no image yet"), kernel(name):
+        pass
+    make_owner(theirs)
+    with pytest.raises(SealbookError, match="answers to another owner's keyring"), kernel(name):
         pass
 
 

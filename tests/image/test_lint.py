@@ -496,6 +496,54 @@ def test_a_mount_that_hides_another_is_refused(manifest, path):
     assert "it hides fs.mounts" in objection.reason
 
 
+def test_a_manifest_without_the_memory_that_private_keys_pass_through_is_refused(manifest):
+    assert manifest["fs"]["mounts"].pop(0)["path"] == "/tmp"
+    objection = objection_to(manifest)
+    assert (objection.setting, objection.found) == ("fs.mounts", "no /tmp")
+    assert "private keys" in objection.reason
+    # A directory of measured files, which could not be written to, is not taken for it.
+    trust(manifest, "file:image/root/tmp/x")
+    assert objection_to(manifest) == objection
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"uri": "file:image/root/lib"},
+        {"uri": "file:work"},
+        {"uri": "file:new", "type": "encrypted", "key_name": "new"},
+    ],
+    ids=["measured", "the host's", "encrypted"],
+)
+def test_memory_that_private_keys_pass_through_is_nothing_else(manifest, entry):
+    manifest["fs"]["mounts"][0] = {"path": "/tmp"} | entry
+    (objection,) = [each for each in lint(manifest) if each.setting == "fs.mounts[0].type"]
+    assert "private keys" in objection.reason
+    assert objection.remedy == 'write { type = "tmpfs", path = "/tmp" }'
+
+
+def test_a_directory_of_the_host_over_the_memory_that_private_keys_pass_through_is_refused(manifest):
+    mount(manifest, path="/tmp", uri="file:work")
+    assert {"fs.mounts[5].type", "fs.mounts[5]"} == {each.setting for each in lint(manifest)}
+
+
+@pytest.mark.parametrize(
+    "entry", [{"type": "tmpfs"}, {"uri": "file:image/root/lib"}], ids=["memory", "measured"]
+)
+def test_nothing_is_mounted_below_the_memory_that_private_keys_pass_through(manifest, entry):
+    objection = objection_to(mount(manifest, path="/tmp/x", **entry))
+    assert objection.setting == "fs.mounts[5]"
+    assert "over a part of /tmp" in objection.reason
+
+
+def test_private_keys_and_models_pass_through_the_memory_that_is_demanded():
+    from sealbook.broker import tls
+    from sealbook.image.manifest import MEMORY_PLACE
+    from sealbook.sealing.codecs import keras
+
+    assert MEMORY_PLACE == tls._ENCLAVE_MEMORY == str(keras._GRAMINE_MEMORY_FILES)
+
+
 def test_a_mount_whose_files_are_neither_measured_nor_allowed_is_refused(manifest):
     objection = objection_to(mount(manifest, path="/more", uri="file:more"))
     assert "neither measured nor allowed" in objection.reason

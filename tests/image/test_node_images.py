@@ -126,7 +126,8 @@ def test_what_cannot_be_built_is_said_first(gramine, place, recipe, said):
 
 
 @pytest.mark.parametrize(
-    "tables", ["/java/x", "/python", "/lib/x", "/scratch/n/t", "/scratch", "/run", "/data/x"]
+    "tables",
+    ["/java/x", "/python", "/lib/x", "/scratch/n/t", "/scratch", "/run", "/data/x", "/tmp", "/tmp/x"],
 )
 def test_tables_cannot_lie_where_code_or_the_nodes_own_files_are(gramine, place, tables):
     with pytest.raises(RefusedError, match="unsafe"):

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from broker_service import CLUSTER, OTHER, NodeKeys, Served, served
 from java_side import Lab
 from sealbook import sealing
+from sealbook.attestation import Policy, UnattestedAttester, policy_text
 from sealbook.broker.certificates import authority_id
 from sealbook.broker.client import Enrolment
 from sealbook.sealing import InMemoryKeys, KeyProvider, SealingKey
@@ -95,6 +97,26 @@ def test_what_it_seals_says_in_the_header_which_code_did(
     assert sealing.read_bytes(tmp_path / "x", keys=keys) == b"content"
     said = sealing.inspect(tmp_path / "x").sealer
     assert said == {"attested": True, "measurement": "31" * 32, "simulated": True}
+
+
+def test_what_a_node_without_evidence_seals_does_not_say_that_it_was_attested(
+    build: Any, jar: Path, class_path: str, tmp_path: Path
+) -> None:
+    now = datetime.now(UTC) - timedelta(hours=1)
+    with served(tmp_path / "broker", unattested=True) as world:
+        world.policies["direct"] = Policy.parse(policy_text(id="direct", tee="gramine-direct", now=now))
+        world.keyring.create("open", guard="direct")
+        world.service.clusters.add("unproven", policy="direct")
+        enrolment = world.client().enrol(
+            UnattestedAttester(), role=ROLE, cluster="unproven", hosts=["127.0.0.1"]
+        )
+        frame = replace(credentials_of(world, enrolment), cluster="unproven").frame()
+        node = Lab(build.find_tool("java"), class_path, agent=jar, frame=frame)
+        try:
+            assert node.write(f"sealed://open{tmp_path}/x", b"content") == {}
+        finally:
+            node.close()
+    assert sealing.inspect(tmp_path / "x").sealer == {"attested": False}
 
 
 def test_a_rotated_key_opens_old_files(node: Lab, world: Served, keys: KeyProvider, tmp_path: Path) -> None:

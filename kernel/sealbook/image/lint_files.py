@@ -8,7 +8,15 @@ from typing import Any
 
 from sealbook.image.lint_java import is_node
 from sealbook.image.lint_settings import unknown_keys
-from sealbook.image.manifest import DATA_PLACE, REGISTRATION_PLACE, SCRATCH, SCRATCH_PLACE, WORK, WORK_PLACE
+from sealbook.image.manifest import (
+    DATA_PLACE,
+    MEMORY_PLACE,
+    REGISTRATION_PLACE,
+    SCRATCH,
+    SCRATCH_PLACE,
+    WORK,
+    WORK_PLACE,
+)
 from sealbook.image.mounts import (
     CHROOT,
     ENCRYPTED,
@@ -53,6 +61,8 @@ def read_files(manifest: Mapping[str, Any]) -> tuple[Files, list[Objection]]:
     objections += against_mounts + against_allowed
     objections += _start_dir(fs)
     objections += _library_os(loader.get("entrypoint"))
+    if readable:
+        objections += _against_memory_place(mounts)
     if files.complete:
         mentioned = _mentioned(sgx.get("allowed_files", []))
         for number, mount in enumerate(mounts):
@@ -325,6 +335,29 @@ def _hidden(mount: Mount, before: tuple[Mount, ...]) -> Iterator[Objection]:
                 "mount the outer one first, and each path once",
             )
             return
+
+
+def _against_memory_place(mounts: tuple[Mount, ...]) -> Iterator[Objection]:
+    """Demand the memory that private keys pass through: on any other mount they would be files of the host.
+
+    An encrypted mount is refused too: whoever has its key, even later, would have those keys.
+    """
+    memory = [mount for mount in mounts if mount.path == MEMORY_PLACE]
+    remedy = f'write {{ type = "{TMPFS}", path = "{MEMORY_PLACE}" }}'
+    if not memory:
+        reason = "private keys pass through files there, and nothing says that they stay in memory"
+        yield Objection("fs.mounts", f"no {MEMORY_PLACE}", reason, remedy)
+    for mount in mounts:
+        if mount.path == MEMORY_PLACE and mount.kind != TMPFS:
+            reason = "private keys pass through files there, which would be files of the host"
+            yield Objection(f"{mount.setting}.type", shown(mount.kind), reason, remedy)
+        elif mount.path != MEMORY_PLACE and covers(MEMORY_PLACE, mount.path):
+            yield Objection(
+                mount.setting,
+                shown(mount.path),
+                f"it lies over a part of {MEMORY_PLACE}, where private keys pass through files in memory",
+                "mount it elsewhere",
+            )
 
 
 def _backing(mount: Mount, files: Files, mentioned: tuple[str, ...]) -> Iterator[Objection]:

@@ -22,6 +22,10 @@ REGISTRATION_PLACE = "/run/sealbook/registration"
 
 SCRATCH_PLACE, DATA_PLACE, WORK_PLACE = "/scratch", "/data", "/work"
 
+#: Memory of the process inside Gramine. Keys of TLS and models of Keras pass through files there, because
+#: their libraries read nothing but files and Gramine has no ``memfd_create``.
+MEMORY_PLACE = "/tmp"  # noqa: S108
+
 #: Whose challenges the kernels of an image answer: the owner's public key in hex, or :data:`ANYONE`.
 OWNER, ANYONE = "etc/sealbook-owner", "anyone"
 
@@ -56,8 +60,8 @@ start_dir = {start_dir}
 root = {{ type = "chroot", uri = {root_uri} }}
 # In this order, because later ones lie over earlier ones.
 mounts = [
-  # In memory, each process its own.
-  {{ type = "tmpfs", path = "/tmp" }},
+  # In memory, each process its own: private keys pass through it.
+  {{ type = "tmpfs", path = {memory_place} }},
   # Encrypted with a key that the kernel makes and nobody else ever has: gone with it.
   {{ type = "encrypted", path = {scratch_place}, uri = {scratch_uri}, key_name = "scratch" }},
   # Encrypted with a key that the broker releases to verified evidence.
@@ -158,10 +162,11 @@ def render(content: Content) -> str:
             f"{key} = {_toml(value)}" for key, value in sorted(content.environment.items())
         ),
         root_uri=_uri(f"{IMAGE}/root"),
-        start_dir=_toml("/tmp" if content.role.node else WORK_PLACE),  # noqa: S108 - in memory
+        start_dir=_toml(MEMORY_PLACE if content.role.node else WORK_PLACE),
         max_files=content.role.max_files,
         max_threads=content.role.max_threads,
         use_exinfo="true" if content.role.java else "false",
+        memory_place=_toml(MEMORY_PLACE),
         scratch_place=_toml(SCRATCH_PLACE),
         scratch_uri=_uri(SCRATCH),
         data_place=_toml(DATA_PLACE),

@@ -385,6 +385,9 @@ public final class SealedFileSystem extends FileSystem {
 
   private ObjectNode sealer() throws IOException {
     NodeExtension node = Agent.attested();
+    if (node != null && !node.attested()) {
+      return Json.object().put("attested", false);
+    }
     if (node != null) {
       return Json.object()
           .put("attested", true)

@@ -70,6 +70,11 @@ public final class NodeExtension {
     return java.security.MessageDigest.isEqual(mac.doFinal(key.getEncoded()), membership);
   }
 
+  /** Whether the broker verified evidence: of a node in Gramine without SGX it has none, and no measurement. */
+  public boolean attested() {
+    return !measurement.isEmpty();
+  }
+
   /** The measurement of the code that holds the certificate's key, as the broker verified it. */
   public String measurement() {
     return measurement;
