@@ -231,6 +231,11 @@ def _check(recipe: Recipe) -> None:
         raise InputError("--tables belongs to --role spark-worker: a kernel's notebook is in /work.")
     if not is_plain(recipe.tables) or recipe.tables == "/":
         raise InputError(f"'{recipe.tables}' is no place for tables: name it as an absolute path.")
+    if covers(manifest.MEMORY_PLACE, recipe.tables):
+        raise InputError(
+            f"'{recipe.tables}' is no place for tables: {manifest.MEMORY_PLACE} is the enclave's own memory, "
+            "so name another directory."
+        )
     if recipe.work not in ("host", "encrypted"):
         raise InputError(f"'{recipe.work}' is not a kind of working directory: say host or encrypted.")
     if recipe.key is not None:
