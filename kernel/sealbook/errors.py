@@ -7,12 +7,22 @@ an attacker or a log must therefore not be in the message.
 
 from __future__ import annotations
 
+import traceback
+
 
 class SealbookError(Exception):
     """Base of all errors that are meant for a person; ``str(error)`` is one plain sentence."""
 
     #: Exit status of the command line when this error ends a command.
     exit_code = 1
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows under a cell; see IPython's ``InteractiveShell.showtraceback``."""
+        shown = [f"{type(self).__name__}: {self}"]
+        for frame, line in traceback.walk_tb(self.__traceback__):
+            if frame.f_globals.get("__name__") == "__main__":
+                return [*shown, f"(line {line} of the cell)"]
+        return shown
 
 
 class InputError(SealbookError):

@@ -429,3 +429,24 @@ def test_a_node_without_a_cluster_is_not_renewed_when_its_role_is_no_longer_admi
     broker.add_policy("nodes", edit=lambda text: text.replace("roles = []", 'roles = ["spark-driver"]'))
     with pytest.raises(RefusedError, match="has keys for spark-driver"):
         broker.client().renew(enrolment)
+
+
+def test_of_a_node_it_is_known_when_it_was_heard_of_last(broker):
+    one, other = broker.enrol(), broker.enrol()
+    with broker.service.sessions._database.transaction() as run:
+        run.execute("UPDATE nodes SET seen = seen - 600 WHERE session = ?", (one.session,))
+
+    def silent() -> dict[str, int]:
+        return {node.session: node.silent for node in broker.client().nodes(other)}
+
+    assert silent()[one.session] >= 600
+    assert silent()[other.session] < 60
+    broker.client().members(one)
+    assert silent()[one.session] < 60
+
+
+def test_a_broker_that_is_down_is_said_to_be_down_to_a_node_with_a_certificate_too(tmp_path):
+    with served(tmp_path) as broker:
+        client, enrolment = broker.client(), broker.enrol()
+    with pytest.raises(BrokerUnreachableError, match="does not answer"):
+        client.members(enrolment)

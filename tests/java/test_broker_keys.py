@@ -195,7 +195,8 @@ def test_a_key_of_a_session_is_asked_of_no_broker(node: Lab, world: Served, tmp_
         assert said["error"] == "KeyUnavailableException"
         assert said["message"] == (
             "Keys named session/... live in the memory of one kernel's side, and no node of a cluster has "
-            "them: seal with a key that lasts, `sealbook keys create NAME`."
+            "them: make a key that lasts, `sealbook keys create NAME`, and name it where you write: "
+            "sealed://NAME/path."
         )
     assert [each for each in world.events("release") if each["key"].startswith("session/")] == []
     assert not (tmp_path / "x").exists()

@@ -258,6 +258,20 @@ def test_a_jvm_that_ends_at_once_is_explained_by_its_last_word() -> None:
         Program("import sys; sys.stdin.read(9); print('Error: no such class'); sys.exit(3)").start()
 
 
+@pytest.mark.parametrize(
+    "noise",
+    [
+        "WARNING: Using incubator modules: jdk.incubator.vector",
+        "io.netty.channel.unix.Errors$NativeIoException: recvAddress(..) failed: Connection reset by peer",
+        "    at org.apache.spark.util.SparkErrorUtils.tryWithSafeFinally(SparkErrorUtils.scala:83)",
+    ],
+)
+def test_what_a_jvm_said_before_it_was_killed_explains_nothing(noise: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        Program(f"import sys; sys.stdin.read(9); print({noise!r}); sys.exit(3)").start()
+    assert "It said" not in str(refused.value)
+
+
 def test_a_jvm_that_is_never_ready_is_given_up_and_ended(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     code = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"

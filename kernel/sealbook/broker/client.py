@@ -40,6 +40,11 @@ MAX_ANSWER: Final = 256 * 1024
 _T = TypeVar("_T")
 
 
+#: Nodes ask who the members are every few seconds: whether one still runs that has been silent for so long
+#: is not known. Seconds.
+SILENT_AFTER: Final = 60
+
+
 class BrokerUnreachableError(RefusedError):
     """The broker did not answer, or not in time."""
 
@@ -126,6 +131,8 @@ class MemberNode:
         Of what runs there, hex; empty where nothing was measured.
     expires
         End of its certificate.
+    silent
+        Seconds since the broker heard of it.
     """
 
     session: str
@@ -134,6 +141,7 @@ class MemberNode:
     label: str
     measurement: str
     expires: datetime
+    silent: int
 
 
 class BrokerClient:
@@ -267,6 +275,7 @@ class BrokerClient:
                     label=str(each["label"]),
                     measurement=str(each["measurement"] or ""),
                     expires=_time(each["expires"]),
+                    silent=int(each["silent"]),
                 )
                 for each in answer["nodes"]
             )
@@ -433,7 +442,8 @@ class _Connection:
         return b"".join(pieces)
 
     def _unreachable(self, error: Exception) -> BrokerUnreachableError:
-        if self.with_certificate and isinstance(error, ssl.SSLError | ConnectionError):
+        ended = isinstance(error, ssl.SSLError | ConnectionError)
+        if self.with_certificate and ended and not isinstance(error, ConnectionRefusedError):
             # In TLS 1.3 a client hears of its own certificate only when it reads, and Python's servers hang
             # up without saying why.
             return BrokerUnreachableError(

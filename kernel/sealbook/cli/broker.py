@@ -92,7 +92,8 @@ def nodes(json: Json = False) -> None:
     """List the nodes whose session is alive."""
     from datetime import UTC, datetime
 
-    found = _sessions().alive(datetime.now(UTC))
+    now = datetime.now(UTC)
+    found = _sessions().alive(now)
     rows = [
         {
             "session": node.session,
@@ -100,6 +101,7 @@ def nodes(json: Json = False) -> None:
             "cluster": node.cluster,
             "policy": node.policy,
             "certificate_expires": node.certificate_expires.isoformat(timespec="seconds"),
+            "silent_seconds": int(node.silence(now)),
         }
         for node in found
     ]

@@ -12,7 +12,7 @@ import typer
 
 from sealbook.cli import console
 from sealbook.cli.options import Force, Json
-from sealbook.errors import InputError
+from sealbook.errors import InputError, RefusedError
 
 if TYPE_CHECKING:
     from sealbook.broker.owners import Owner
@@ -204,10 +204,11 @@ def status(name: Name = DEFAULT_NAME, json: Json = False) -> None:
         "processes": processes,
         "nodes": nodes,
     }
+    broken = any(not process["alive"] for process in processes)
     if console.emit(document):
-        return
+        raise typer.Exit(int(broken))
     console.table(
-        ["node", "address", "evidence", "measurement", "certificate until", "member"],
+        ["node", "address", "evidence", "measurement", "certificate until", "heard of"],
         [
             (
                 each["role"],
@@ -215,19 +216,23 @@ def status(name: Name = DEFAULT_NAME, json: Json = False) -> None:
                 each["label"],
                 (each["measurement"] or "-")[:16],
                 each["certificate_until"][:19].replace("T", " ") + " UTC",
-                "yes" if each["alive"] else "no",
+                _heard_of(each["silent_seconds"]),
             )
             for each in nodes
         ],
     )
-    if not nodes:
+    if not nodes and profile is not None and not any(p["role"] == "broker" for p in processes):
+        console.line(f"Its nodes are known to its broker, {profile.broker}: `sealbook broker nodes` there.")
+    elif not nodes:
         console.line("The broker on this machine knows no node of it.")
     console.table(
         ["process", "address", "pid", "runs"],
         [(p["role"], p["address"], p["pid"], "yes" if p["alive"] else "no") for p in processes],
     )
-    if any(not p["alive"] for p in processes):
-        console.note(f"Parts of it have ended: `sealbook cluster down {name}`, then `cluster up` again.")
+    if broken:
+        raise RefusedError(
+            f"Parts of it have ended: `sealbook cluster down {name}`, then `cluster up` again."
+        )
 
 
 @render.command()
@@ -436,6 +441,13 @@ def _admit(measurement: bytes) -> None:
         raise InputError(f"The policy admits no node of this machine: {fit.detail}; {fit.remedy}.")
 
 
+def _heard_of(seconds: int) -> str:
+    """Write for a person when a node was heard of last."""
+    from sealbook.broker.client import SILENT_AFTER
+
+    return "just now" if seconds <= SILENT_AFTER else f"{seconds // 60} min ago"
+
+
 def _end_sessions(name: str) -> None:
     """Have the broker's records say that the nodes of a cluster which ended are members no more."""
     for node in _nodes(name):
@@ -461,9 +473,9 @@ def _nodes(name: str) -> list[dict[str, Any]]:
         return []
     database = open_database()
     try:
-        sessions = StoredSessions(database)
+        sessions, now = StoredSessions(database), datetime.now(UTC)
         rows = []
-        for node in sessions.alive(datetime.now(UTC), name):
+        for node in sessions.alive(now, name):
             session = sessions.load(node.session, load_policy(node.policy))
             if session is None:
                 continue
@@ -479,7 +491,7 @@ def _nodes(name: str) -> list[dict[str, Any]]:
                     "simulated": session.result.simulated,
                     "measurement": session.result.mrenclave,
                     "certificate_until": node.certificate_expires.isoformat(),
-                    "alive": not node.revoked,
+                    "silent_seconds": int(node.silence(now)),
                 }
             )
         return rows

@@ -5,6 +5,7 @@ Nodes of a cluster on other machines are started there, one at a time, by :func:
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import shutil
@@ -238,8 +239,10 @@ def refuse_busy(host: str, port: int, option: str) -> None:
             listener.listen(1)
     except OSError as error:
         cause = error.strerror or str(error)
+        elsewhere = error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror)
+        other = "--host" if elsewhere else option
         raise InputError(
-            f"Nothing can listen at {host}:{port} ({cause}): choose another with {option}."
+            f"Nothing can listen at {host}:{port} ({cause}): choose another with {other}."
         ) from None
 
 

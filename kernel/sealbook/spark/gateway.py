@@ -12,6 +12,7 @@ import contextlib
 import ipaddress
 import logging
 import os
+import re
 import secrets
 import signal
 import ssl
@@ -313,6 +314,14 @@ class DriverJvm:
         )
 
 
+#: An exception as Java writes it, a virtual machine's own error, and a sentence of our own. Not the frames
+#: below an exception, and not what a JVM that was killed in the middle of its work complained of before.
+_TELLING: Final = re.compile(
+    r"(?:Exception in thread|Caused by: |Error: |Error occurred|sealbook: |java\.|sealbook\.).*"
+    r"|.*\brefused\b.*"
+)
+
+
 class _Output:
     """What the JVM prints: nothing of it is shown while all is well, its last line explains an end."""
 
@@ -334,14 +343,12 @@ class _Output:
                 del self._kept[:-_MAX_OUTPUT]
 
     def last_error(self) -> str:
-        """Return the last exception's or error's line as the end of a sentence, or nothing."""
+        """Return the first line of the last exception as the end of a sentence, or nothing."""
         if self._thread is not None:
             self._thread.join(1)
         lines = self._kept.decode(errors="replace").splitlines()
-        found = [
-            line for line in lines if "Error" in line or "Exception" in line or "refused" in line.lower()
-        ]
-        last = (found or [line for line in lines if line.strip()] or [""])[-1].strip()[:400]
+        found = [line for line in lines if _TELLING.match(line)]
+        last = found[-1].strip()[:400] if found else ""
         return f" It said: {last}" if last else ""
 
     def close(self) -> None:

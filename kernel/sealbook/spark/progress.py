@@ -142,7 +142,9 @@ class Bar:
         """Replace it by what was done, if it was shown."""
         if self._shown:
             end = "cancelled after" if cancelled else "in"
-            line = f"Spark ({self._where}): {_count(snapshot.jobs, 'job')} {end} {seconds:.1f} s"
+            # What was shown had jobs; none now means that nobody is left who could be asked about them.
+            what = f"{_count(snapshot.jobs, 'job')} {end}" if snapshot.jobs else "ended after"
+            line = f"Spark ({self._where}): {what} {seconds:.1f} s"
             self._put(line, html.escape(line))
 
     def _plain(self, snapshot: Snapshot) -> str:

@@ -29,7 +29,8 @@ CREATE INDEX sessions_by_digest ON sessions (digest);
 CREATE TABLE uses (channel TEXT, key TEXT, count INTEGER NOT NULL, PRIMARY KEY (channel, key)) WITHOUT ROWID;
 CREATE TABLE nodes (
     session TEXT PRIMARY KEY REFERENCES sessions (id) ON DELETE CASCADE, policy TEXT NOT NULL,
-    cluster TEXT NOT NULL, cluster_version INTEGER NOT NULL, revoked INTEGER NOT NULL DEFAULT 0
+    cluster TEXT NOT NULL, cluster_version INTEGER NOT NULL, revoked INTEGER NOT NULL DEFAULT 0,
+    seen REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE certificates (
     fingerprint TEXT PRIMARY KEY, session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,

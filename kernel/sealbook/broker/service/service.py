@@ -328,7 +328,7 @@ class BrokerService:
 
     def nodes(self, caller: Caller) -> dict[str, Any]:
         """Return the same nodes with what their evidence proved, for a person."""
-        found = []
+        found, now = [], self._clock.now()
         for node in self._members(caller)[:_MOST_SHOWN]:
             session = self.sessions.load(node.session, caller.session.policy)
             if session is not None:
@@ -340,6 +340,7 @@ class BrokerService:
                         "hosts": check_hosts(_listed(session.claims["hosts"]))[:_MOST_HOSTS],
                         "label": session.result.label,
                         "measurement": session.result.mrenclave,
+                        "silent": int(node.silence(now)),
                     }
                 )
         return {"nodes": found}
@@ -481,6 +482,7 @@ class BrokerService:
         if session is None:
             raise SessionEndedError("This attested session has ended: attest again.")
         self.broker.require_live(session)
+        self.sessions.heard(node.session, self._clock.now())
         return Caller(node, session)
 
     def _secret(self, node: Node) -> bytes | None:
@@ -555,7 +557,8 @@ def _check_key(caller: Caller, name: str, policy: Policy | None) -> None:
     if name.startswith(SESSION_PREFIX):
         raise rules.RuleError(
             f"Keys named {SESSION_PREFIX}... live in the memory of one kernel's side, and no node of a "
-            "cluster has them: seal with a key that lasts, `sealbook keys create NAME`."
+            "cluster has them: make a key that lasts, `sealbook keys create NAME`, and name it where you "
+            "write: sealed://NAME/path."
         )
     if policy is None:
         raise rules.RuleError(

@@ -20,6 +20,8 @@ MAX_SESSIONS: Final = 4096
 _SESSION: Final = (
     "id, channel, result, evidence, report_data, digest, role, audience, claims, opened, expires"
 )
+#: Nodes ask who the members are every few seconds; what is written down of that is so exact. Seconds.
+_SEEN_EVERY: Final = 15.0
 #: A node that counts: its session is open, it has a certificate that is valid now, and nobody revoked it.
 _ALIVE: Final = (
     "FROM nodes JOIN sessions ON sessions.id = nodes.session "
@@ -46,6 +48,8 @@ class Node:
         End of the latest certificate, aware.
     revoked
         The owner wants it out.
+    seen
+        When it last asked for anything, to within 15 seconds, aware.
     """
 
     session: str
@@ -56,6 +60,11 @@ class Node:
     digest: str
     certificate_expires: datetime
     revoked: bool
+    seen: datetime
+
+    def silence(self, now: datetime) -> float:
+        """Return for how many seconds nothing was heard of it."""
+        return max(0.0, (now - self.seen).total_seconds())
 
 
 class StoredSessions:
@@ -136,7 +145,17 @@ class StoredSessions:
         """Say which node a session belongs to."""
         with self._database.transaction() as run:
             run.execute(
-                "INSERT INTO nodes VALUES (?, ?, ?, ?, 0)", (session.id, policy, cluster, cluster_version)
+                "INSERT INTO nodes VALUES (?, ?, ?, ?, 0, ?)",
+                (session.id, policy, cluster, cluster_version, session.opened_at.timestamp()),
+            )
+
+    def heard(self, session: str, now: datetime) -> None:
+        """Keep that a node asked for something."""
+        moment = now.timestamp()
+        with self._database.transaction() as run:
+            run.execute(
+                "UPDATE nodes SET seen = ? WHERE session = ? AND seen < ?",
+                (moment, session, moment - _SEEN_EVERY),
             )
 
     def certify(self, session: str, *, fingerprint: str, serial: str, expires: datetime) -> None:
@@ -222,14 +241,25 @@ class StoredSessions:
     def _node(self, run: sqlite3.Connection, session: str) -> Node | None:
         row = run.execute(
             "SELECT session, role, cluster, cluster_version, policy, digest, "
-            "(SELECT max(expires) FROM certificates WHERE certificates.session = nodes.session), revoked "
+            "(SELECT max(expires) FROM certificates WHERE certificates.session = nodes.session), "
+            "revoked, seen "
             "FROM nodes JOIN sessions ON sessions.id = nodes.session WHERE session = ?",
             (session,),
         ).fetchone()
         if row is None:
             return None
-        session, role, cluster, version, policy, digest, expires, revoked = row
-        return Node(session, role, cluster, version, policy, digest, _time(expires or 0.0), bool(revoked))
+        session, role, cluster, version, policy, digest, expires, revoked, seen = row
+        return Node(
+            session,
+            role,
+            cluster,
+            version,
+            policy,
+            digest,
+            certificate_expires=_time(expires or 0.0),
+            revoked=bool(revoked),
+            seen=_time(seen),
+        )
 
 
 def _time(seconds: float) -> datetime:

@@ -104,7 +104,7 @@ def one_line_errors(magic: Callable[_P, _R]) -> Callable[_P, _R]:
             return magic(*args, **kwargs)
         except SealbookError as error:
             shown = [f"{_RED}{printable(str(error))}{_PLAIN}"]
-            error._render_traceback_ = lambda: shown  # type: ignore[attr-defined]
+            error._render_traceback_ = lambda: shown  # type: ignore[method-assign]
             raise
 
     return run

@@ -67,11 +67,18 @@ class ScaleView:
         """Ask the driver, and the cluster's broker for its nodes; `ended`: a session ended just now."""
         from sealbook.spark.scale import local_cores
 
-        note, nodes = "", ()
+        note = ""
+        nodes: list[MemberNode] = []
         if driver.scale.profile is not None:
             try:
-                nodes = driver.nodes()
-                note = "" if nodes else "The cluster has no nodes."
+                from sealbook.broker.client import SILENT_AFTER
+
+                known = driver.nodes()
+                nodes = [node for node in known if node.silent <= SILENT_AFTER]
+                if not nodes:
+                    note = "The cluster has no nodes."
+                elif gone := len(known) - len(nodes):
+                    note = f"{gone} more, whose certificates are still valid, said nothing for a minute."
             except SealbookError as error:
                 note = str(error)
         return cls(driver.scale, local_cores(), tuple(nodes), note or (_ENDED if ended else ""))
@@ -90,7 +97,7 @@ class ScaleView:
                 node.role.removeprefix("spark-"),
                 ", ".join(node.hosts) or "-",
                 _LABELS.get(node.label, node.label) or "-",
-                node.measurement or "-",
+                node.measurement[:_SHOWN] or "-",
                 _time(node.expires),
             )
             for node in self.nodes
@@ -121,6 +128,9 @@ _ENDED = (
     "the cells that make them again."
 )
 
+#: Digits of a measurement that tell it from others.
+_SHOWN = 16
+
 _HEADER = ("Node", "Address", "Evidence", "Measurement", "Certificate until")
 
 #: AttestationResult.label -> how a person reads it.
@@ -132,7 +142,7 @@ _LABELS = {
 
 
 def _cell(value: str) -> str:
-    return f'<td style="text-align:left;word-break:break-all">{html.escape(value)}</td>'
+    return f'<td style="text-align:left;white-space:nowrap">{html.escape(value)}</td>'
 
 
 def _time(when: datetime) -> str:

@@ -49,8 +49,8 @@ public final class BrokerKeys implements KeySource {
     if (Key.checkName(name).startsWith(SESSION)) {
       // Whoever answered could answer with a key of his own: there is no broker that this name belongs to.
       throw new KeyUnavailableException(
-          "Keys named session/... live in the memory of one kernel's side, and no node of a cluster has them: seal"
-              + " with a key that lasts, `sealbook keys create NAME`.");
+          "Keys named session/... live in the memory of one kernel's side, and no node of a cluster has them: make"
+              + " a key that lasts, `sealbook keys create NAME`, and name it where you write: sealed://NAME/path.");
     }
     BrokerConnection broker = broker(name);
     ObjectNode request = Json.object().put("key", name).put("purpose", purpose);
