@@ -69,6 +69,8 @@ ARGUMENTS = {
     "pagerank.py": "data/mllib/pagerank_data.txt 3",
     "sort.py": "numbers.txt",
     "wordcount.py": "text.txt",
+    # It has two jobs for each feature: ten of them, or 692, say no more than one.
+    "mllib/correlations.py": "data/mllib/sample_isotonic_regression_libsvm_data.txt",
     "mllib/gaussian_mixture_model.py": "mixture.txt 2 --maxIterations 5",
     "mllib/kmeans.py": "data/mllib/kmeans_data.txt 2",
     "mllib/logistic_regression.py": "points.txt 3",

@@ -14,7 +14,7 @@ import bundled_examples
 import pytest
 from notebook_of_a_test import Notebook
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("spark")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("examples")]
 
 RUN = [name for name in bundled_examples.names() if name not in bundled_examples.LEFT_OUT]
 

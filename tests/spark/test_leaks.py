@@ -21,7 +21,7 @@ from sealbook.broker.passphrase import DESCRIPTOR_VARIABLE, hand_over
 SCENE = Path(__file__).with_name("leak_scene.py")
 MARKER = "MARKERqzx7"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("spark")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("leaks")]
 
 
 def namespaces() -> bool:
