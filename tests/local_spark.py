@@ -15,7 +15,7 @@ from pyspark import SparkConf, SparkContext
 from pyspark.errors.exceptions import captured
 from pyspark.sql import SparkSession
 
-from sealbook import jdk
+from sealbook import jdk, spark_files
 from sealbook.sealing import InMemoryKeys, SealingKey
 from sealbook.spark import credentials, jvm, sentences, settings
 from sealbook.spark.driver import forget_context
@@ -78,7 +78,7 @@ def local_spark(jar: Path, directory: Path, extra: Mapping[str, str] | None = No
     }
     settings.require(conf)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jvm, "JAR", jar)
+        patch.setattr(spark_files, "JAR", jar)
         patch.delenv("PYSPARK_PYTHON", raising=False)
         # As in a kernel, which does it when the module is imported; undone afterwards.
         patch.setattr(captured, "convert_exception", captured.convert_exception)
@@ -91,6 +91,7 @@ def local_spark(jar: Path, directory: Path, extra: Mapping[str, str] | None = No
             options=jvm.definitions(conf),
             temporary=short / "t",
         )
+        assert str(jar) in command[command.index("-cp") + 1]  # and not one that was built some time ago
         environment = jvm.environment(local_dirs=short / "b", temporary=short / "t", host="127.0.0.1")
         driver = DriverJvm(command, environment, credentials.local_frame)
         try:

@@ -195,3 +195,57 @@ def test_nobody_asks_for_a_key_that_the_url_does_not_name(
     other.create("elsewhere")
     sealing.write_bytes(tmp_path / "file", b"content", key="elsewhere", keys=other)
     assert lab.read(f"sealed://one{tmp_path}/file")["error"] == "OtherKeyException"
+
+
+def entry(path: Path | str) -> bytes:
+    return f'{{"path":"{path}","size":1,"isDir":false,"action":"add"}}'.encode()
+
+
+def put_log(table: Path, name: str, keys: InMemoryKeys, *lines: bytes) -> Path:
+    (table / "_spark_metadata").mkdir(parents=True, exist_ok=True)
+    path = table / "_spark_metadata" / name
+    sealing.write_bytes(path, b"\n".join([b"v1", *lines]), key="one", keys=keys)
+    return path
+
+
+@pytest.mark.parametrize("name", ["0", "9.compact"])
+def test_a_streams_log_is_looked_through_to_its_end_before_anything_of_it_is_read(
+    name: str, lab: Lab, keys: InMemoryKeys, tmp_path: Path
+) -> None:
+    table = tmp_path / "t"
+    own = [entry(f"sealed:{table}/day=1/part-{i}") for i in range(20_000)]  # more than a segment
+    path = put_log(table, name, keys, *own)
+    assert lab.read(path)["data"] == b"\n".join([b"v1", *own])
+    for other in (
+        f"sealed://one{table}/day=1/part-x",
+        f"sealed:{table}-2/part-x",
+        f"sealed:{tmp_path}/part-x",
+        f"file:{table}/part-x",
+        f"{table}/part-x",
+    ):
+        said = lab.read(put_log(table, name, keys, *own, entry(other)))
+        assert said["error"] == "PathException", other
+        assert f"sealed://{table} was written by a stream as " in said["message"]
+        assert "data" not in said
+    for line in (b"", b"{}", b"[]", entry("%"), entry("mailto:x"), b'{"path":"' + b"a" * (1 << 16) + b'"}'):
+        said = lab.read(put_log(table, name, keys, *own, line, b""))
+        assert said["error"] == "PathException", line[:20]
+        assert "is not a stream's log" in said["message"]
+
+
+def test_the_newest_of_a_streams_log_that_lists_anything_says_whose_it_is(
+    lab: Lab, keys: InMemoryKeys, tmp_path: Path
+) -> None:
+    table = tmp_path / "t"
+    for name, lines in {
+        "2": [entry(f"sealed:{table}/a")],
+        "9.compact": [entry(f"sealed://one{table}/a")],
+        "10": [],
+    }.items():
+        put_log(table, name, keys, *lines)
+    assert lab.ask("list", path=f"sealed://{table}/_spark_metadata")["error"] == "PathException"
+    assert len(lab.ask("list", path=f"sealed://one{table}/_spark_metadata")["entries"]) == 3
+    # Each file speaks for itself when it is read.
+    assert lab.read(f"sealed://one{table}/_spark_metadata/9.compact")["data"]
+    assert lab.read(f"sealed://one{table}/_spark_metadata/10")["data"] == b"v1"
+    assert lab.read(f"sealed://one{table}/_spark_metadata/2")["error"] == "PathException"

@@ -334,6 +334,135 @@ def test_a_stream_from_and_to_sealed_directories(spark: LocalSpark, tmp_path: Pa
     written(tmp_path)
 
 
+def stream_to(spark: LocalSpark, source: Path, target: str, state: Path, *partitions: str) -> None:
+    """Have a stream write what is new in `source`, a batch for each file; the third compacts the log."""
+    spark.session.conf.set("spark.sql.streaming.fileSink.log.compactInterval", "3")
+    try:
+        stream = spark.session.readStream.schema("id long, part long").option("maxFilesPerTrigger", 1)
+        writer = stream.parquet(url(source)).writeStream.format("parquet").partitionBy(*partitions)
+        query = writer.option("checkpointLocation", url(state)).trigger(availableNow=True).start(target)
+        assert query.awaitTermination(120)
+    finally:
+        spark.session.conf.unset("spark.sql.streaming.fileSink.log.compactInterval")
+
+
+def add_files(spark: LocalSpark, directory: Path, count: int) -> None:
+    for _ in range(count):
+        numbers = spark.session.range(10, numPartitions=1).selectExpr("id", "id % 2 as part")
+        numbers.write.mode("append").parquet(url(directory))
+
+
+def count_by_streaming(spark: LocalSpark, where: str, state: Path) -> int:
+    stream = spark.session.readStream.schema("id long").parquet(where).writeStream.format("memory")
+    query = stream.queryName("counted").option("checkpointLocation", url(state)).trigger(availableNow=True)
+    query.start().awaitTermination(120)
+    return spark.session.table("counted").count()
+
+
+def each_reader(spark: LocalSpark, where: str, state: Path) -> list[Callable[[], int]]:
+    read = spark.session.read
+    return [
+        lambda: read.schema("id long").parquet(where).count(),
+        lambda: read.parquet(where).count(),
+        lambda: spark.session.table(f"parquet.`{where}`").count(),
+        lambda: count_by_streaming(spark, where, state),
+    ]
+
+
+@pytest.mark.parametrize("partitions", [(), ("part",)], ids=["one directory", "partitions"])
+@pytest.mark.parametrize(("authority", "other"), [("", "data"), ("data", ""), ("lab+patients", "")])
+def test_what_a_stream_wrote_is_all_there_under_its_name_and_refused_under_another(
+    authority: str, other: str, partitions: tuple[str, ...], spark: LocalSpark, tmp_path: Path
+) -> None:
+    """Spark compares whole URLs: it would find no row, or files that the URL's key is not asked for."""
+    table = tmp_path / "a table,%20é"
+    for newest in ("2.compact", "3"):
+        add_files(spark, tmp_path / "in", 3 if newest == "2.compact" else 1)
+        stream_to(spark, tmp_path / "in", url(table, authority), tmp_path / "state", *partitions)
+        assert (table / "_spark_metadata" / newest).exists()
+        rows = 30 if newest == "2.compact" else 40
+        own = each_reader(spark, url(table, authority), tmp_path / f"own {newest}")
+        assert [count() for count in own] == [rows] * 4
+        for count in each_reader(spark, url(table, other), tmp_path / f"other {newest}"):
+            with pytest.raises(InputError, match="was written by a stream") as refused:
+                count()
+            assert str(refused.value) == (
+                f"{url(table, other)} was written by a stream as {url(table, authority)}:"
+                " use it under that name and in that place."
+            )
+    # What is read without the stream's log has no names in it.
+    for key in (authority, other if authority != "lab+patients" else ""):
+        below = url(table / "part=1" if partitions else table / "part-*", key)
+        assert spark.session.read.schema("id long").parquet(below).count() == (20 if partitions else 40)
+    assert len(written(table)) >= 4
+
+
+def test_a_stream_does_not_go_on_under_another_name_and_writes_nothing_there(
+    spark: LocalSpark, tmp_path: Path
+) -> None:
+    add_files(spark, tmp_path / "in", 1)
+    stream_to(spark, tmp_path / "in", url(tmp_path / "t", "data"), tmp_path / "state")
+    before = sorted(path.name for path in (tmp_path / "t").rglob("*"))
+    add_files(spark, tmp_path / "in", 1)
+    with pytest.raises(InputError, match="was written by a stream as sealed://data/") as refused:
+        stream_to(spark, tmp_path / "in", url(tmp_path / "t"), tmp_path / "state")
+    assert is_one_sentence(refused.value)
+    with pytest.raises(RefusedError, match="not sealed to key lab/patients alone"):
+        stream_to(spark, tmp_path / "in", url(tmp_path / "t", "lab+patients"), tmp_path / "state")
+    assert sorted(path.name for path in (tmp_path / "t").rglob("*")) == before
+    stream_to(spark, tmp_path / "in", url(tmp_path / "t", "data"), tmp_path / "state")
+    assert spark.session.read.parquet(url(tmp_path / "t", "data")).count() == 20
+
+
+def test_what_a_stream_wrote_under_one_key_is_refused_under_another_also_when_it_is_sealed_anew(
+    spark: LocalSpark, tmp_path: Path
+) -> None:
+    add_files(spark, tmp_path / "in", 1)
+    stream_to(spark, tmp_path / "in", url(tmp_path / "t", "data"), tmp_path / "state")
+    where = url(tmp_path / "t", "lab+patients")
+    for count in each_reader(spark, where, tmp_path / "1"):
+        with pytest.raises(RefusedError, match="not sealed to key lab/patients alone") as refused:
+            count()
+        assert is_one_sentence(refused.value)
+    for file in (*written(tmp_path / "t"), tmp_path / "t" / "_spark_metadata" / "0"):
+        sealing.rekey(file, keys=spark.keys, to="lab/patients")
+    for count in each_reader(spark, where, tmp_path / "2"):
+        with pytest.raises(InputError, match="was written by a stream as sealed://data/"):
+            count()
+
+
+def test_what_a_stream_wrote_is_refused_where_it_was_moved_to(spark: LocalSpark, tmp_path: Path) -> None:
+    add_files(spark, tmp_path / "in", 1)
+    stream_to(spark, tmp_path / "in", url(tmp_path / "t"), tmp_path / "state")
+    (tmp_path / "t").rename(tmp_path / "moved")
+    for count in each_reader(spark, url(tmp_path / "moved"), tmp_path / "readers"):
+        with pytest.raises(InputError, match="was written by a stream as") as refused:
+            count()
+        assert is_one_sentence(refused.value)
+        assert f"as {url(tmp_path / 't')}:" in str(refused.value)
+
+
+@pytest.mark.parametrize(("authority", "other"), [("", "data"), ("data", "")])
+def test_what_no_stream_wrote_has_the_same_rows_under_either_name(
+    authority: str, other: str, spark: LocalSpark, tmp_path: Path
+) -> None:
+    frame = frame_of(spark, 30)
+    frame.write.parquet(url(tmp_path / "plain", authority))
+    frame.write.partitionBy("part").parquet(url(tmp_path / "parts", authority))
+    name = f"named_{authority or 'nothing'}"
+    frame.write.option("path", url(tmp_path / "named", authority)).saveAsTable(name)
+    frame.where("id < 5").write.insertInto(name)
+    for directory, expected in (("plain", 30), ("parts", 30), ("named", 35)):
+        for count in each_reader(spark, url(tmp_path / directory, other), tmp_path / f"of {directory}"):
+            assert count() == expected
+    # And written on under that name.
+    frame.where("part = 1").write.partitionBy("part").mode("append").parquet(url(tmp_path / "parts", other))
+    for key in (authority, other):
+        found = spark.session.read.parquet(url(tmp_path / "parts", key))
+        assert sorted_ids(found.where("part = 1")) == sorted([*range(1, 30, 3)] * 2)
+    spark.session.sql(f"drop table {name}")
+
+
 def marked(directory: Path, marker: str) -> list[Path]:
     """Files below `directory` that have the marker in their name or, in clear, in their content."""
     return [

@@ -14,7 +14,7 @@ from pathlib import Path
 from sealbook import jdk
 from sealbook.errors import InputError
 from sealbook.spark import gramine_jvm
-from sealbook.spark_files import CONF_DIR, JAR, jar, spark_home
+from sealbook.spark_files import CONF_DIR, jar, spark_home
 
 #: What Spark's launcher opens (``JavaModuleOptions`` of Spark 4.3; a test compares). Spark, Arrow, Kryo and
 #: Netty reach into these packages.
@@ -67,9 +67,6 @@ PROTECTIONS = {
     "-XX:-CreateCoredumpOnCrash": "the whole memory is written to a core file",
     "-Djdk.attach.allowAttachSelf=false": "code in the JVM can attach to it",
 }
-
-#: Started in the JVM before everything else; reads the frame from standard input.
-_AGENT = f"-javaagent:{JAR}"
 
 #: Of the environment's, these and no others.
 _KEPT = ("HOME", "TZ")
@@ -128,7 +125,8 @@ def command(
         f"-Xmx{heap}",
         *given,
         *PROTECTIONS,
-        _AGENT,
+        # Started in the JVM before everything else; reads the frame from standard input.
+        f"-javaagent:{jar()}",
         main,
         *arguments,
     ]

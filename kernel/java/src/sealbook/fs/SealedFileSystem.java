@@ -106,7 +106,18 @@ public final class SealedFileSystem extends FileSystem {
     }
     refuseCopies(path);
     statistics.incrementReadOps(1);
-    return new FSDataInputStream(new SealedInput(file, path.toString(), required(), statistics));
+    SealedInput input = new SealedInput(file, path.toString(), required(), statistics);
+    java.nio.file.Path directory = file.getParent();
+    if (StreamLog.isDirectory(directory)) {
+      try {
+        new StreamLog(directory, uri).require(input, path.toString());
+        input.seek(0);
+      } catch (IOException | RuntimeException e) {
+        input.close();
+        throw e;
+      }
+    }
+    return new FSDataInputStream(input);
   }
 
   /** The key that a file must be sealed to, or null where the URL leaves it to the file. */
@@ -262,6 +273,9 @@ public final class SealedFileSystem extends FileSystem {
     if (!hidden) {
       Jobs.refuseHalfWritten(file, path);
     }
+    if (StreamLog.isDirectory(file)) {
+      requireOwnLog(file, path);
+    }
     List<FileStatus> found = new ArrayList<>();
     try (DirectoryStream<java.nio.file.Path> entries = Files.newDirectoryStream(file)) {
       for (java.nio.file.Path entry : entries) {
@@ -298,6 +312,24 @@ public final class SealedFileSystem extends FileSystem {
       throw new PathException(status.getPath() + " is not a regular file.");
     }
     new SealedInput(file, status.getPath().toString(), required(), null).close();
+  }
+
+  /**
+   * Streams list their log before they write a batch, and then only add to it, so what it says is looked up here: the
+   * newest file that lists anything is enough. Readers' files are looked through when they are opened.
+   */
+  private void requireOwnLog(java.nio.file.Path directory, Path shown) throws IOException {
+    StreamLog log = new StreamLog(directory, uri);
+    for (java.nio.file.Path file : StreamLog.newestFirst(directory)) {
+      String name = new Path(shown, file.getFileName().toString()).toString();
+      try (SealedInput input = new SealedInput(file, name, required(), statistics)) {
+        if (log.require(input, name)) {
+          return;
+        }
+      } catch (NoSuchFileException e) {
+        continue; // an old one, deleted meanwhile
+      }
+    }
   }
 
   private FileStatus status(java.nio.file.Path file, Path shown, BasicFileAttributes attributes) {
