@@ -180,16 +180,24 @@ class PlainCluster:
 
 
 class TrustedCluster:
-    """What `sealbook cluster up` starts, for a user with a home of their own."""
+    """What `sealbook cluster up` starts, for a user with a home of their own.
+
+    Parameters
+    ----------
+    memory
+        Of each executor.
+    home
+        The user's, if several clusters are to follow one another; otherwise it ends with this one.
+    """
 
     NAME = "bench"
 
-    def __init__(self, memory: str) -> None:
+    def __init__(self, memory: str, home: Path | None = None) -> None:
         from spark_user import User
 
         self._memory = memory
         self._directory = Path(tempfile.mkdtemp(prefix="trusted-"))
-        self._user = User(self._directory / "home")
+        self._user = User(home or self._directory / "home")
         self._user.environment["TMPDIR"] = str(self._directory)
 
     def sealbook(self, *arguments: object) -> str:
