@@ -39,7 +39,6 @@ MAX_ANSWER: Final = 256 * 1024
 
 _T = TypeVar("_T")
 
-
 #: Nodes ask who the members are every few seconds: whether one still runs that has been silent for so long
 #: is not known. Seconds.
 SILENT_AFTER: Final = 60

@@ -482,7 +482,7 @@ class BrokerService:
         if session is None:
             raise SessionEndedError("This attested session has ended: attest again.")
         self.broker.require_live(session)
-        self.sessions.heard(node.session, self._clock.now())
+        self.sessions.heard(node, self._clock.now())
         return Caller(node, session)
 
     def _secret(self, node: Node) -> bytes | None:

@@ -149,14 +149,11 @@ class StoredSessions:
                 (session.id, policy, cluster, cluster_version, session.opened_at.timestamp()),
             )
 
-    def heard(self, session: str, now: datetime) -> None:
-        """Keep that a node asked for something."""
-        moment = now.timestamp()
-        with self._database.transaction() as run:
-            run.execute(
-                "UPDATE nodes SET seen = ? WHERE session = ? AND seen < ?",
-                (moment, session, moment - _SEEN_EVERY),
-            )
+    def heard(self, node: Node, now: datetime) -> None:
+        """Keep that a node asked for something; most polls have nothing to write."""
+        if node.silence(now) > _SEEN_EVERY:
+            with self._database.transaction() as run:
+                run.execute("UPDATE nodes SET seen = ? WHERE session = ?", (now.timestamp(), node.session))
 
     def certify(self, session: str, *, fingerprint: str, serial: str, expires: datetime) -> None:
         """Keep that a certificate was issued; raises SessionEndedError where the session has ended."""
