@@ -26,6 +26,7 @@ from typing import Any
 from sealbook import files
 from sealbook.broker.names import check_name
 from sealbook.errors import InputError
+from sealbook.image.mounts import overlap
 from sealbook.spark.jvm import check_heap, megabytes
 from sealbook.spark.profiles import Profile
 
@@ -109,7 +110,7 @@ class Wishes:
         if not _CLAIM.fullmatch(claim) or not _PATH.fullmatch(path):
             raise InputError(f"'{self.tables}' is no volume of tables: write --tables CLAIM:/path.")
         taken = (CONFIGURATION, STATE, PLATFORM, "/tmp", self.gramine_image)  # noqa: S108 - in the container
-        if any(_overlap(path, other) for other in taken):
+        if any(overlap(path, other) for other in taken):
             raise InputError(f"Something else is at {path} in the nodes: choose another path for --tables.")
         if self.drivers is not None:
             try:
@@ -133,7 +134,7 @@ class Wishes:
     def profile(self) -> Profile:
         """What a notebook's kernel uses the cluster by."""
         return Profile(
-            name=check_name(self.name, "a cluster"),
+            name=self.name,
             master=self.master or f"spark://{self.host}.{self.namespace}.svc:{MASTER_PORT}",
             broker=self.broker,
             ca=self.ca,
@@ -374,10 +375,6 @@ _RIGHTS: Manifest = {
 
 def _empty(name: str) -> Manifest:
     return {"name": name, "emptyDir": {}}
-
-
-def _overlap(one: str, other: str) -> bool:
-    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
 def _labels(wishes: Wishes, component: str | None = None) -> dict[str, str]:
