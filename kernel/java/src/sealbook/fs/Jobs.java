@@ -73,7 +73,7 @@ final class Jobs {
   }
 
   /** Return the table's directory of a partition's (`day=1`), one level up; null for what is none. */
-  private static Path table(Path directory) {
+  static Path table(Path directory) {
     Path last = directory.getFileName();
     return last != null && last.toString().indexOf('=') > 0 ? directory.getParent() : null;
   }

@@ -101,11 +101,11 @@ final class StreamLog {
 
   /** Return the table's directory of a file, which may be in directories of partitions (`day=1`). */
   private static Path tableOf(Path file) {
-    Path at = file.getParent();
-    while (at != null && at.getFileName() != null && at.getFileName().toString().indexOf('=') > 0) {
-      at = at.getParent();
+    Path at = file.getParent() == null ? file : file.getParent();
+    for (Path above = Jobs.table(at); above != null; above = Jobs.table(at)) {
+      at = above;
     }
-    return at == null ? file : at;
+    return at;
   }
 
   private static String url(URI like, Path path) {

@@ -98,9 +98,7 @@ public final class Members {
       // Revoked, or turned out by a policy that was changed: then the others are no peers either.
       use(found.containsKey(own) ? found : Map.of());
     } catch (BrokerException e) {
-      if (e.isRefusal()) {
-        use(Map.of());
-      } else if (!isFresh() && !listing.members().isEmpty()) {
+      if (e.isRefusal() || !isFresh()) {
         use(Map.of());
       }
       throw e;
