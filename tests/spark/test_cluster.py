@@ -17,8 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from sealbook import jdk
-from sealbook.errors import InputError
 from sealbook.spark import cluster_state, profiles
 from sealbook.spark.processes import Process, belonging
 
@@ -114,20 +112,13 @@ class Trial:
 
 
 @pytest.fixture(scope="module")
-def trial(tmp_path_factory):
+def trial(owner):
     """A cluster that these tests share."""
-    from spark_user import temporary_user
-
-    try:
-        jdk.find_java()
-    except InputError as missing:
-        pytest.skip(str(missing))
-    with temporary_user(tmp_path_factory.mktemp("user") / "home") as user:
-        trial = Trial(user)
-        trial.up()
-        yield trial
-        trial.down()
-        assert user.left() == []
+    trial = Trial(owner)
+    trial.up()
+    yield trial
+    trial.down()
+    assert owner.left() == []
 
 
 @pytest.fixture

@@ -20,9 +20,7 @@ from spark_user import serving
 from test_cluster import Trial
 from test_foreground import until
 
-from sealbook import jdk
 from sealbook.broker.passphrase import DESCRIPTOR_VARIABLE, hand_over
-from sealbook.errors import InputError
 from sealbook.spark import kubernetes
 from sealbook.spark.processes import Process, belonging
 
@@ -167,25 +165,18 @@ class Cluster(Trial):
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    from spark_user import temporary_user
-
+def lab(owner):
+    cluster = Cluster(owner)
     try:
-        jdk.find_java()
-    except InputError as missing:
-        pytest.skip(str(missing))
-    with temporary_user(tmp_path_factory.mktemp("owner") / "home") as user:
-        cluster = Cluster(user)
-        try:
-            with cluster.serving() as facts:
-                cluster.render(facts)
-                cluster.start()
-                yield cluster
-        finally:
-            for pod in cluster.pods.values():
-                if pod.process is not None and pod.process.poll() is None:
-                    pod.process.kill()
-                print(pod.log()[-3000:])
+        with cluster.serving() as facts:
+            cluster.render(facts)
+            cluster.start()
+            yield cluster
+    finally:
+        for pod in cluster.pods.values():
+            if pod.process is not None and pod.process.poll() is None:
+                pod.process.kill()
+            print(pod.log()[-3000:])
 
 
 def test_a_job_of_a_notebooks_profile_gives_the_right_sum_on_the_rendered_cluster(lab):
