@@ -63,6 +63,10 @@ class AttestedProvisioner(LocalProvisioner):
         60.0, help="Seconds a kernel has from its start until its evidence is verified."
     ).tag(config=True)
 
+    attest_timeout = Float(
+        30.0, help="Seconds a running kernel has to attest itself anew when it is asked to."
+    ).tag(config=True)
+
     image = Unicode(
         help="Path of the image of a kernel in Gramine; looked at before each start, so that what keeps it "
         "from starting is said to the person who starts it and not only in the kernel's log."
@@ -119,7 +123,7 @@ class AttestedProvisioner(LocalProvisioner):
     def _running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    async def attest_again(self, seconds: float = 30.0) -> AttestationResult:
+    async def attest_again(self) -> AttestationResult:
         """Have the kernel attest itself anew, now; also while a cell runs.
 
         The kernel is only asked to: what counts is the evidence that the broker then gets, for a challenge
@@ -128,7 +132,7 @@ class AttestedProvisioner(LocalProvisioner):
         Raises
         ------
         RefusedError
-            The evidence was refused, none came within `seconds`, or there is no verified kernel.
+            The evidence was refused, none came within :attr:`attest_timeout`, or there is no verified kernel.
         """
         endpoint, manager = self.endpoint, self.parent
         if endpoint is None or manager is None:
@@ -144,10 +148,10 @@ class AttestedProvisioner(LocalProvisioner):
         control = manager.connect_control()
         try:
             manager.session.send(control, handshake.ATTEST_REQUEST, {})
-            await asyncio.wait_for(done.wait(), seconds)
+            await asyncio.wait_for(done.wait(), self.attest_timeout)
         except TimeoutError:
             raise RefusedError(
-                f"The kernel did not attest itself within {seconds:.0f} seconds: "
+                f"The kernel did not attest itself within {self.attest_timeout:.0f} seconds: "
                 "if it stays so, restart it, and see the log of the Jupyter server."
             ) from None
         finally:
@@ -318,14 +322,14 @@ class AttestedProvisioner(LocalProvisioner):
             raise
         self._trail = trail
         self._registration, self._session_key = registration, session_key
-        self._endpoint = BrokerEndpoint(self._broker, session, clusters=self._find_cluster)
+        self._endpoint = BrokerEndpoint(self._broker, session, clusters=self.find_cluster)
         self._broker_server.admit(kernel_key, self._endpoint.handle)
         self._result = session.result
         # Seen by whoever reads the log of the Jupyter server: what is not attested is a warning there.
         level = logging.INFO if session.attested else logging.WARNING
         self.log.log(level, "%s", session.result.summary())
 
-    def _find_cluster(self, name: str) -> dict[str, Any] | None:
+    def find_cluster(self, name: str) -> dict[str, Any] | None:
         """Return the user's cluster `name`, or the one that notebooks start on; None for none."""
         name = name or os.environ.get(CLUSTER_VARIABLE, "") or self.cluster
         if not name:

@@ -1,6 +1,6 @@
 """What is known of a kernel's trustworthiness, by the side that judged its evidence, at this moment.
 
-Made for pages: one word, one sentence, and since when and until when they hold. Nothing in it is a kernel's word.
+Made for pages: one word, one sentence, and since when and until when they hold. A kernel has no say in it.
 """
 
 from __future__ import annotations
