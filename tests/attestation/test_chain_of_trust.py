@@ -196,13 +196,6 @@ def _future_list(scene: Any) -> dict[str, Any]:
     forge, issued = scene.forge, scene.now + timedelta(days=2)
     forge.pck_crl = forge.make_crl(forge.pck_ca_name, forge.pck_ca_key, issued=issued)
     return {}
-        issuer = (
-            (forge.root_name, forge.root_key) if name == "root_crl" else (forge.pck_ca_name, forge.pck_ca_key)
-        )
-        setattr(forge, name, forge.make_crl(*issuer, issued=scene.now + timedelta(days=2)))
-        return {}
-
-    return change
 
 
 def _edited(name: str) -> Callable[[Any], dict[str, Any]]:
