@@ -8,6 +8,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -160,6 +162,19 @@ def test_a_refused_key_is_told_with_its_reason(server, verified):
     assert "nobodys" in last["why"]
 
 
+def test_where_spark_runs_is_told_once_it_does(server, kernel_name):
+    kernel = server.kernel("spark.ipynb", kernel_name)
+    before = facts(server, kernel)["cluster"]
+    assert (before["where"], before["started"], before["nodes"]) == ("local", False, [])
+    assert "not been used" in before["note"]
+    assert run(server, kernel, "assert spark.range(3).count() == 3") == "ok"
+    found = facts(server, kernel)
+    after = found["cluster"]
+    assert (after["where"], after["name"], after["started"], after["note"]) == ("local", "", True, "")
+    assert found["artifacts"] == [], "where code runs is no artifact"
+    server.request("DELETE", f"api/kernels/{kernel}")
+
+
 def test_attesting_again_gives_other_evidence_also_while_a_cell_runs(server, kernel_name):
     kernel = server.kernel("busy.ipynb", kernel_name)
     before = server.trust(kernel)
@@ -278,7 +293,7 @@ def test_a_killed_kernel_is_not_called_verified_until_its_successor_is(server, k
 # -- what is exported ------------------------------------------------------------------------
 
 
-def test_the_exported_evidence_is_judged_the_same_without_this_server(server, verified):
+def test_the_exported_evidence_is_judged_the_same_without_this_server(server, verified, tmp_path):
     answer = server.request("GET", f"sealbook/api/kernels/{verified}/evidence")
     assert answer.status_code == 200
     assert "attachment" in answer.headers["Content-Disposition"]
@@ -291,6 +306,14 @@ def test_the_exported_evidence_is_judged_the_same_without_this_server(server, ve
         expected_report_data=exported.report_data,
     )
     assert again == exported.result
+    path = tmp_path / "evidence.json"
+    path.write_bytes(answer.content)
+    elsewhere = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "LANG": "C.UTF-8"}
+    checked = subprocess.run(
+        [sys.executable, "-m", "sealbook", "verify", str(path)], env=elsewhere, capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "simulated" in checked.stdout
 
 
 def test_the_copied_policy_admits_what_runs_and_nothing_else(server, verified):
