@@ -408,14 +408,17 @@ def test_only_files_below_the_servers_root_can_be_named(server, path):
     "body",
     [
         [],
+        ["path", "key"],
         "text",
-        {"path": 1},
-        {"path": "x", "more": "y"},
-        {"path": "x", "key": ["letters"]},
-        {"path": "x", "force": 1},
+        {"path": 1, "key": "letters"},
+        {"path": "shape.txt", "key": "letters", "more": "y"},
+        {"path": "shape.txt", "key": ["letters"]},
+        {"path": "shape.txt", "key": "letters", "force": 1},
+        {"path": "shape.txt", "key": "letters", "target": None},
     ],
 )
 def test_requests_of_another_shape_are_refused(server, body):
+    (server.root / "shape.txt").write_text("sealed by nobody")
     answer = server.request("POST", "sealbook/api/sealed/seal", json=body)
     assert answer.status_code == 400
     assert "Traceback" not in answer.text
