@@ -1,6 +1,6 @@
 import React from 'react';
 
-import type { ICheck, ILink } from './facts';
+import type { ICheck, ILink } from './api';
 import type { Translation } from './parts';
 
 type Verdict = 'passed' | 'failed' | 'open';
@@ -83,10 +83,10 @@ function Link(props: { link: ILink; trans: Translation }): JSX.Element {
 }
 
 /** The chain of trust, drawn from the quote down to the root: one box a link, with the checks on it. */
-export function Chain(props: { chain: readonly ILink[]; trans: Translation }): JSX.Element {
-  const { chain, trans } = props;
+export function Chain(props: { chain: readonly ILink[]; note: string; trans: Translation }): JSX.Element {
+  const { chain, note, trans } = props;
   if (chain.length === 0) {
-    return <p className="sealbook-Empty">{trans.__('There is no evidence: nothing leads to a root.')}</p>;
+    return <p className="sealbook-Empty">{note || trans.__('There is no evidence: nothing leads to a root.')}</p>;
   }
   return (
     <ol className="sealbook-Chain">

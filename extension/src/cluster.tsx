@@ -1,6 +1,6 @@
 import React, { useState } from 'react';
 
-import type { ICluster, IProgress } from './facts';
+import type { ICluster, IProgress } from './api';
 import { Fact, Facts, Table, localTime, type Translation } from './parts';
 
 /** Where the code of the notebook runs, what it runs there now, and the switch to another place. */

@@ -3,7 +3,7 @@ import type { IDisposable } from '@lumino/disposable';
 import { Poll } from '@lumino/polling';
 import { Signal } from '@lumino/signaling';
 
-import type { IAuditEntry, IFacts } from './facts';
+import type { IAuditEntry, IFacts } from './api';
 import type { TrustModel } from './model';
 import { JobProgress } from './progress';
 import type { Server } from './server';

@@ -6,7 +6,7 @@ import type { Actions } from './actions';
 import { Chain } from './chain';
 import { Cluster } from './cluster';
 import type { Details } from './details';
-import type { IFacts } from './facts';
+import type { IFacts } from './api';
 import { trustIcon } from './icons';
 import { Fact, Facts, Section, Table, localTime, readableSize, timeOfDay, type Translation } from './parts';
 import type { Words } from './words';
@@ -160,7 +160,7 @@ export class TrustPanel extends ReactWidget {
           </Section>
         )}
         <Section name="chain" title={trans.__('Chain of trust')}>
-          <Chain chain={facts.chain} trans={trans} />
+          <Chain chain={facts.chain} note={facts.chain_note ?? ''} trans={trans} />
         </Section>
         {channel && (
           <Section name="channel" title={trans.__('Channel')}>
@@ -191,7 +191,7 @@ export class TrustPanel extends ReactWidget {
             columns={[trans.__('Time'), trans.__('Key'), trans.__('For'), trans.__('Decision'), trans.__('Why')]}
             rows={facts.keys.map(key => [
               timeOfDay(key.time),
-              `${key.key} v${key.version}`,
+              key.version === null ? key.key : `${key.key} v${key.version}`,
               key.purpose,
               key.decision,
               key.why

@@ -3,7 +3,7 @@ import type { Kernel, KernelMessage } from '@jupyterlab/services';
 import type { IDisposable } from '@lumino/disposable';
 import { Signal } from '@lumino/signaling';
 
-import type { IProgress } from './facts';
+import type { IProgress } from './api';
 
 const MEDIA_TYPE = 'application/vnd.sealbook.progress+json';
 const DISPLAY = 'sealbook-spark-';

@@ -5,6 +5,8 @@ export interface IFacts {
   readonly platform: IPlatform | null;
   /** From the quote to the root; empty where there is no evidence. */
   readonly chain: readonly ILink[];
+  /** Why there is no chain, in one sentence; empty where there is one. */
+  readonly chain_note?: string;
   readonly channel: IChannel | null;
   readonly keys: readonly IKeyRelease[];
   readonly artifacts: readonly IArtifact[];
@@ -81,7 +83,7 @@ export interface IChannel {
 export interface IKeyRelease {
   readonly time: string;
   readonly key: string;
-  readonly version: number;
+  readonly version: number | null;
   readonly purpose: string;
   readonly decision: string;
   readonly why: string;
