@@ -17,7 +17,7 @@ import fcntl
 import hashlib
 import hmac
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -98,6 +98,8 @@ class AuditLog:
         self.path = path
         self._head_path = path.with_name(path.name + ".head")
         self._clock = clock
+        #: Called with each entry that this object has written; for who shows them as they come.
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
 
     def append(self, event: str, **facts: Any) -> str:
         """Record one decision durably.
@@ -123,13 +125,16 @@ class AuditLog:
             raise TypeError(f"an audit entry's {', '.join(sorted(taken))} cannot be chosen")
         try:
             with self._open_for_append() as file:
-                return self._append(file, event, facts)
+                entry = self._append(file, event, facts)
         except (OSError, InputError) as error:
             cause = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
             raise AuditError(
                 f"The audit log {self.path} could not be written ({cause}), so nothing was released; "
                 "`sealbook audit verify` tells more."
             ) from None
+        for listener in tuple(self.listeners):
+            listener(entry)
+        return str(entry["hash"])
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """Yield the entries as they stand, unverified; raises InputError at a line that is not one."""
@@ -202,7 +207,7 @@ class AuditLog:
             return bad("The log does not contain the given head: it was replaced, or lines were cut off.")
         return AuditVerdict(True, count, previous)
 
-    def _append(self, file: BinaryIO, event: str, facts: dict[str, Any]) -> str:
+    def _append(self, file: BinaryIO, event: str, facts: dict[str, Any]) -> dict[str, Any]:
         head = self._settled(file)
         entry = {
             **facts,
@@ -222,7 +227,7 @@ class AuditLog:
         os.fsync(file.fileno())
         done = _Head(entry["hash"], head.seq + 1, head.size + len(line))
         files.write_bytes(self._head_path, done.encode(), mode=0o600)
-        return str(entry["hash"])
+        return entry
 
     def _settled(self, file: BinaryIO) -> _Head:
         """Return the head, after completing or undoing an append that was interrupted."""

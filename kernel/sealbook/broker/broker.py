@@ -39,7 +39,7 @@ from sealbook.broker.audit import AuditLog
 from sealbook.broker.clock import GuardedClock
 from sealbook.broker.keyring import SESSION_PREFIX, UNGUARDED, KeyRecord, Keyring, KeyVersion, open_keyring
 from sealbook.broker.reserved import is_reserved
-from sealbook.broker.session import AttestedSession, SessionEndedError, Sessions, SessionTable
+from sealbook.broker.session import AttestedSession, SessionEndedError, Sessions, SessionTable, channel_of
 from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.sealing import KeyUnavailableError, SealingKey, check_key_name
 
@@ -183,6 +183,8 @@ class Broker:
             now = self._clock.now()
             self._ledger(policy).redeem(_check_nonce(nonce), now)
             _check_bound(role, audience, claims)
+            # Refused evidence has no session: the channel says which kernel it was about.
+            facts["channel"] = channel_of(role, audience, claims)
             rules.check_peer(policy, role=role, audience=audience)
             expected = report_data(role=role, audience=audience, nonce=nonce, claims=claims)
             facts["evidence"] = _name_of(evidence)
@@ -199,6 +201,7 @@ class Broker:
                 claims=claims,
                 now=now,
                 lifetime=timedelta(seconds=policy.release.ttl_seconds),
+                nonce=nonce,
             )
             self._sessions.add(session, now, limit=policy.release.max_sessions)
             facts |= {"session": session.id, "expires": session.expires_at.isoformat(timespec="seconds")}

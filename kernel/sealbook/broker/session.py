@@ -47,6 +47,8 @@ class AttestedSession:
         What admitted the session.
     role, audience, claims
         What the evidence binds beside the nonce.
+    nonce
+        The challenge that the evidence answers, used up; empty where it was not kept.
     opened_at, expires_at
         Aware times (UTC).
     """
@@ -62,6 +64,7 @@ class AttestedSession:
     claims: Mapping[str, bytes] = field(repr=False)
     opened_at: datetime
     expires_at: datetime
+    nonce: bytes = field(default=b"", repr=False)
 
     @classmethod
     def open(
@@ -76,15 +79,15 @@ class AttestedSession:
         claims: Mapping[str, bytes],
         now: datetime,
         lifetime: timedelta,
+        nonce: bytes = b"",
     ) -> AttestedSession:
         """Make the session of accepted evidence; it ends with the collateral if that is earlier."""
         expires = now + lifetime
         if result.collateral_expires_at is not None:
             expires = min(expires, result.collateral_expires_at)
-        bound = {name: base64.b64encode(value).decode() for name, value in claims.items()}
         return cls(
             id=secrets.token_hex(8),
-            channel=hashlib.sha256(canonical_json([role, audience, bound])).hexdigest(),
+            channel=channel_of(role, audience, claims),
             result=result,
             evidence=evidence,
             report_data=report_data,
@@ -94,12 +97,19 @@ class AttestedSession:
             claims=MappingProxyType(dict(claims)),
             opened_at=now,
             expires_at=expires,
+            nonce=nonce,
         )
 
     @property
     def attested(self) -> bool:
         """Whether the kernel proved anything; a policy can also admit kernels that cannot."""
         return self.result.attested
+
+
+def channel_of(role: str, audience: str, claims: Mapping[str, bytes]) -> str:
+    """Return what names a channel: SHA-256 (hex) of all that evidence binds beside the nonce."""
+    bound = {name: base64.b64encode(value).decode() for name, value in claims.items()}
+    return hashlib.sha256(canonical_json([role, audience, bound])).hexdigest()
 
 
 class Sessions(Protocol):

@@ -62,8 +62,15 @@ _FIELDS: Final[Mapping[str, frozenset[str]]] = {
 }
 
 #: What a kernel may report, and of what kind.
-_ACTIONS: Final = frozenset({"sealed", "unsealed", "opened"})
-_FACTS: Final[Mapping[str, type]] = {"path": str, "key": str, "codec": str, "size": int, "version": int}
+_ACTIONS: Final = frozenset({"sealed", "unsealed", "opened", "scaled"})
+_FACTS: Final[Mapping[str, type]] = {
+    "path": str,
+    "key": str,
+    "codec": str,
+    "size": int,
+    "version": int,
+    "cluster": str,  # of "scaled": where Spark code runs now; empty for the kernel's own machine
+}
 _MAX_FACT: Final = 4096
 _MAX_CLUSTER_NAME: Final = 100
 
@@ -117,12 +124,20 @@ class BrokerEndpoint:
         self._session = session
         self._nonce: bytes | None = None
         self._closed = False
+        self._refusal: SealbookError | None = None
         self._lock = threading.Lock()
+        #: Called after each attempt of the peer to attest anew, in the channel's thread.
+        self.on_attest: Callable[[], None] = lambda: None
 
     @property
     def session(self) -> AttestedSession:
         """The present session; another one after the peer attested anew."""
         return self._session
+
+    @property
+    def refusal(self) -> SealbookError | None:
+        """Why the peer's last attempt to attest anew was refused; None if it was not, or there was none."""
+        return self._refusal
 
     def handle(self, frame: bytes) -> bytes:
         """Answer one request. Never raises; every failure is a response."""
@@ -162,14 +177,21 @@ class BrokerEndpoint:
             if nonce is None or self._closed:
                 raise InputError("Evidence answers a challenge: ask for one first.")
             old = self._session
-            self._session = self._broker.attest(
-                evidence,
-                role=old.role,
-                audience=old.audience,
-                nonce=nonce,
-                claims=old.claims,
-                policy=old.policy,
-            )
+            try:
+                self._session = self._broker.attest(
+                    evidence,
+                    role=old.role,
+                    audience=old.audience,
+                    nonce=nonce,
+                    claims=old.claims,
+                    policy=old.policy,
+                )
+                self._refusal = None
+            except SealbookError as error:
+                self._refusal = error
+                raise
+            finally:
+                self.on_attest()
             self._broker.close_session(old)
             return self._result()
 

@@ -6,7 +6,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -187,6 +187,7 @@ def down(name: Name = DEFAULT_NAME, json: Json = False) -> None:
 def status(name: Name = DEFAULT_NAME, json: Json = False) -> None:
     """Show every node of a cluster with its attestation, and every process of it here."""
     from sealbook.spark import cluster_state, profiles
+    from sealbook.spark.known_nodes import known_nodes
 
     state = cluster_state.load(name)
     profile = profiles.load_all().get(name)
@@ -196,7 +197,7 @@ def status(name: Name = DEFAULT_NAME, json: Json = False) -> None:
         {"role": m.role, "address": m.address, "pid": m.pid, "alive": m.process.alive}
         for m in (state.members if state else ())
     ]
-    nodes = _nodes(name)
+    nodes = known_nodes(name)
     document = {
         "name": name,
         "master": profile.master if profile else None,
@@ -450,50 +451,12 @@ def _heard_of(seconds: int) -> str:
 
 def _end_sessions(name: str) -> None:
     """Have the broker's records say that the nodes of a cluster which ended are members no more."""
-    for node in _nodes(name):
+    from sealbook.spark.known_nodes import known_nodes
+
+    for node in known_nodes(name):
         from sealbook.broker.service.database import open_database
         from sealbook.broker.service.sessions import StoredSessions
         from sealbook.cli.keyring_access import user_audit
 
         user_audit().append("revoke", decision="done", session=node["session"], cluster=name)
         StoredSessions(open_database()).revoke(node["session"])
-
-
-def _nodes(name: str) -> list[dict[str, Any]]:
-    """Return the members of a cluster as the broker's own records on this machine have them."""
-    from datetime import UTC, datetime
-
-    from sealbook import paths
-    from sealbook.broker import load_policy
-    from sealbook.broker.service.database import open_database
-    from sealbook.broker.service.sessions import StoredSessions
-    from sealbook.encoding import parse_json
-
-    if not (paths.data_dir() / "broker" / "service.sqlite").exists():
-        return []
-    database = open_database()
-    try:
-        sessions, now = StoredSessions(database), datetime.now(UTC)
-        rows = []
-        for node in sessions.alive(now, name):
-            session = sessions.load(node.session, load_policy(node.policy))
-            if session is None:
-                continue
-            hosts = parse_json(
-                session.claims.get("hosts", b"[]"), what="The node's addresses", max_bytes=65536
-            )
-            rows.append(
-                {
-                    "session": node.session,
-                    "role": node.role,
-                    "hosts": [str(host) for host in hosts],
-                    "label": session.result.label,
-                    "simulated": session.result.simulated,
-                    "measurement": session.result.mrenclave,
-                    "certificate_until": node.certificate_expires.isoformat(),
-                    "silent_seconds": int(node.silence(now)),
-                }
-            )
-        return rows
-    finally:
-        database.close()

@@ -50,6 +50,10 @@ PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 #: Whom the evidence is for; a quote made for another audience does not verify here.
 AUDIENCE = "jupyter-client"
 
+#: Afterwards, on the control channel: asks a kernel to attest itself anew; its reply, which proves nothing.
+ATTEST_REQUEST = "sealbook_attest_request"
+ATTEST_REPLY = "sealbook_attest_reply"
+
 _CHALLENGE_CONTEXT = b"sealbook kernel challenge v1\0"
 _MAX_KEY_NAME = 160
 

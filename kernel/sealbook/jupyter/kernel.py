@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,10 @@ from ipykernel.ipkernel import IPythonKernel
 from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
 from traitlets import Type
+
+from sealbook import session
+from sealbook.errors import SealbookError
+from sealbook.jupyter.handshake import ATTEST_REPLY, ATTEST_REQUEST
 
 if TYPE_CHECKING:
     from sealbook.spark.face import SparkFace
@@ -71,6 +76,11 @@ class AttestedKernel(IPythonKernel):
     #: Trusted Spark in this kernel; set by the application.
     spark: SparkFace | None = None
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # One message more than stock, from the user's side alone, as every other.
+        self.control_handlers[ATTEST_REQUEST] = self.attest_again
+
     def _send_interrupt_children(self) -> None:
         """Interrupt as stock, and also a cell that awaits something.
 
@@ -105,6 +115,19 @@ class AttestedKernel(IPythonKernel):
             "success": False,
             "message": _NO_DEBUGGER,
         }
+
+    async def attest_again(self, socket: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Attest anew because the user's side asks for it, on the control channel: also while a cell runs.
+
+        The reply says nothing that anybody relies on: the broker has judged the evidence.
+        """
+        try:
+            await asyncio.to_thread(session.current().reattest)
+            content = {"status": "ok"}
+        except SealbookError as error:
+            content = {"status": "error", "ename": type(error).__name__, "evalue": str(error)}
+        assert self.session is not None  # noqa: S101 - for the type checker
+        self.session.send(socket, ATTEST_REPLY, content, parent, ident=ident)
 
     def do_history(
         self,

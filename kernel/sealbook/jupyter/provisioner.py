@@ -7,6 +7,7 @@ trusted; put it where the user is, not on the machine that hosts the enclave.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import textwrap
@@ -24,13 +25,16 @@ from sealbook.attestation import ROLE_KERNEL, AttestationResult, Policy
 from sealbook.broker import BrokerEndpoint
 from sealbook.broker.ownership import signing_key_for
 from sealbook.broker.passphrase import DESCRIPTOR_VARIABLE
-from sealbook.errors import InputError, SealbookError
+from sealbook.broker.session import channel_of
+from sealbook.broker.trail import Trail
+from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.image import Image
 from sealbook.jupyter import handshake
 from sealbook.jupyter.brokerchannel import BrokerServer
 from sealbook.jupyter.client import connect_manager
 from sealbook.jupyter.curve import CurveKeys
 from sealbook.jupyter.embedded import embedded_broker
+from sealbook.jupyter.refused_starts import SESSION_VARIABLE, RefusedStart, refused_starts
 from sealbook.jupyter.registration import RegistrationDesk
 
 #: Names the Spark cluster that notebooks start on. Read here, on the user's side: a kernel's environment
@@ -59,6 +63,10 @@ class AttestedProvisioner(LocalProvisioner):
         60.0, help="Seconds a kernel has from its start until its evidence is verified."
     ).tag(config=True)
 
+    attest_timeout = Float(
+        30.0, help="Seconds a running kernel has to attest itself anew when it is asked to."
+    ).tag(config=True)
+
     image = Unicode(
         help="Path of the image of a kernel in Gramine; looked at before each start, so that what keeps it "
         "from starting is said to the person who starts it and not only in the kernel's log."
@@ -84,6 +92,9 @@ class AttestedProvisioner(LocalProvisioner):
     _open = False
     _talkable = False
     _endpoint: BrokerEndpoint | None = None
+    _trail: Trail | None = None
+    _session_name = ""
+    _refused: RefusedStart | None = None
 
     @property
     def attestation(self) -> AttestationResult | None:
@@ -91,8 +102,64 @@ class AttestedProvisioner(LocalProvisioner):
 
         Read by papermill's engine and by server extensions.
         """
-        running = self.process is not None and self.process.poll() is None
-        return self._result if running else None
+        return self._result if self._running else None
+
+    @property
+    def endpoint(self) -> BrokerEndpoint | None:
+        """The broker's end of the channel to the verified kernel that runs now; None when none does."""
+        return self._endpoint if self._running and self._talkable else None
+
+    @property
+    def trail(self) -> Trail | None:
+        """What the broker decided about the kernel that runs now."""
+        return self._trail if self._running else None
+
+    @property
+    def refused(self) -> RefusedStart | None:
+        """Why the last start was refused; None if it was not."""
+        return self._refused
+
+    @property
+    def _running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    async def attest_again(self) -> AttestationResult:
+        """Have the kernel attest itself anew, now; also while a cell runs.
+
+        The kernel is only asked to: what counts is the evidence that the broker then gets, for a challenge
+        of the broker's own.
+
+        Raises
+        ------
+        RefusedError
+            The evidence was refused, none came within :attr:`attest_timeout`, or there is no verified kernel.
+        """
+        endpoint, manager = self.endpoint, self.parent
+        if endpoint is None or manager is None:
+            raise RefusedError("No verified kernel runs: start it again.")
+        done = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def attested() -> None:
+            with contextlib.suppress(RuntimeError):  # nobody waits any more, and the loop is closed
+                loop.call_soon_threadsafe(done.set)
+
+        endpoint.on_attest = attested
+        control = manager.connect_control()
+        try:
+            manager.session.send(control, handshake.ATTEST_REQUEST, {})
+            await asyncio.wait_for(done.wait(), self.attest_timeout)
+        except TimeoutError:
+            raise RefusedError(
+                f"The kernel did not attest itself within {self.attest_timeout:.0f} seconds: "
+                "if it stays so, restart it, and see the log of the Jupyter server."
+            ) from None
+        finally:
+            control.close(linger=0)
+        if endpoint.refusal is not None:
+            raise endpoint.refusal
+        self._result = endpoint.session.result
+        return self._result
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Prepare a start: fresh client keys, a fresh nonce, addresses to register and ask at.
@@ -105,6 +172,8 @@ class AttestedProvisioner(LocalProvisioner):
             When the policy or the image cannot be used; nothing was started.
         """
         self._release_channel()
+        self._refused = None
+        self._session_name = (kwargs.get("env") or {}).get(SESSION_VARIABLE, "")
         # The stock keywords that choose keys and files: here the kernel makes its own, and no file.
         kwargs.pop("transport_encryption", None)
         if kwargs.pop("extra_arguments", None):
@@ -117,7 +186,7 @@ class AttestedProvisioner(LocalProvisioner):
             self._broker = embedded_broker()
             self._owner_key = await asyncio.to_thread(self._prepare_image) if self.image else None
         except SealbookError as error:
-            self._fold(error)
+            self._refuse(error)
             raise
         self._keys = CurveKeys.generate()
         self._broker_server = BrokerServer(self._keys)
@@ -160,7 +229,7 @@ class AttestedProvisioner(LocalProvisioner):
             await self.kill()
             await self.wait()
             self._release_channel()
-            self._fold(error)
+            self._refuse(error)
             raise
         self._desk.close()
         if self.parent is not None:
@@ -189,6 +258,7 @@ class AttestedProvisioner(LocalProvisioner):
         if self.parent is not None:
             self.parent.session.key = self._session_key
         self._talkable = True
+        refused_starts.forget(self._session_name)
         await super().post_launch(**kwargs)
 
     async def cleanup(self, restart: bool = False) -> None:
@@ -196,11 +266,15 @@ class AttestedProvisioner(LocalProvisioner):
         self._release_channel()
         await super().cleanup(restart=restart)
 
-    def _fold(self, error: BaseException) -> None:
-        """Break the sentence into lines for JupyterLab, whose dialog shows one line and cuts the rest off."""
-        if isinstance(error, SealbookError) and isinstance(
-            getattr(self.parent, "parent", None), MultiKernelManager
-        ):
+    def _refuse(self, error: BaseException) -> None:
+        """Remember why this start was refused, and fold the sentence.
+
+        Into lines for JupyterLab, whose dialog shows one line and cuts the rest off.
+        """
+        if not isinstance(error, SealbookError):
+            return
+        self._refused = refused_starts.note(self._session_name, error)
+        if isinstance(getattr(self.parent, "parent", None), MultiKernelManager):
             error.args = (textwrap.fill(str(error), 90),)
 
     # -- verification ------------------------------------------------------------------------
@@ -232,23 +306,30 @@ class AttestedProvisioner(LocalProvisioner):
     def _verify(self, challenge: handshake.Challenge, registration: handshake.Registration) -> None:
         kernel_key = registration.kernel_key.encode()
         session_key = handshake.session_key(self._keys, kernel_key, challenge.nonce)
-        session = self._broker.attest(
-            registration.evidence,
-            role=ROLE_KERNEL,
-            audience=challenge.audience,
-            nonce=challenge.nonce,
-            claims=handshake.channel_claims(challenge, kernel_key, registration.where),
-            policy=self._policy,
-        )
+        claims = handshake.channel_claims(challenge, kernel_key, registration.where)
+        trail = Trail(self._broker.audit, channel_of(ROLE_KERNEL, challenge.audience, claims))
+        try:
+            session = self._broker.attest(
+                registration.evidence,
+                role=ROLE_KERNEL,
+                audience=challenge.audience,
+                nonce=challenge.nonce,
+                claims=claims,
+                policy=self._policy,
+            )
+        except BaseException:
+            trail.close()
+            raise
+        self._trail = trail
         self._registration, self._session_key = registration, session_key
-        self._endpoint = BrokerEndpoint(self._broker, session, clusters=self._find_cluster)
+        self._endpoint = BrokerEndpoint(self._broker, session, clusters=self.find_cluster)
         self._broker_server.admit(kernel_key, self._endpoint.handle)
         self._result = session.result
         # Seen by whoever reads the log of the Jupyter server: what is not attested is a warning there.
         level = logging.INFO if session.attested else logging.WARNING
         self.log.log(level, "%s", session.result.summary())
 
-    def _find_cluster(self, name: str) -> dict[str, Any] | None:
+    def find_cluster(self, name: str) -> dict[str, Any] | None:
         """Return the user's cluster `name`, or the one that notebooks start on; None for none."""
         name = name or os.environ.get(CLUSTER_VARIABLE, "") or self.cluster
         if not name:
@@ -271,3 +352,6 @@ class AttestedProvisioner(LocalProvisioner):
         if self._endpoint is not None:
             self._endpoint.close()
             self._endpoint = None
+        if self._trail is not None:
+            self._trail.close()
+            self._trail = None

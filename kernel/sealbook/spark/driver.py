@@ -110,6 +110,7 @@ class Driver:
             return target
         target.require_master()
         admitted = None if target.profile is None else self._admitted(target)
+        self._report(target)
         before = self._scale
         where = "" if before is None else f" on {before.name}"
         reason = (
@@ -125,6 +126,10 @@ class Driver:
                 self._enrolled = datetime.now(UTC)
                 self._stop(reason)
             return target
+
+    def _report(self, scale: Scale) -> None:
+        """Have the audit log say where code runs from now on; what cannot be recorded does not happen."""
+        session.current().report("scaled", {"cluster": "" if scale.profile is None else scale.profile.name})
 
     def nodes(self) -> tuple[MemberNode, ...]:
         """Return the nodes of the present cluster, as its broker lists them to this driver.
@@ -197,6 +202,7 @@ class Driver:
 
     def _start(self, wanted: Mapping[str, str]) -> None:
         scale = self.scale
+        self._report(scale)
         java = jdk.find_java()
         heap = jvm.check_heap(str(wanted.get("spark.driver.memory", _HEAP)))
         protective = self._protective()

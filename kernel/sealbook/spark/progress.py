@@ -16,7 +16,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 #: Seconds that a cell's jobs must have run before anything is shown.
@@ -32,6 +32,9 @@ _CANCEL_FOR: Final = 3.0
 _ATTEMPTS: Final = 5
 
 _WIDTH: Final = 30
+
+#: What a page reads that shows the running cell's jobs elsewhere too; nothing of it is proven.
+PROGRESS_TYPE: Final = "application/vnd.sealbook.progress+json"
 
 _INTERRUPT: Final = "spark.job.interruptOnCancel"
 
@@ -136,7 +139,7 @@ class Bar:
     def show(self, snapshot: Snapshot) -> None:
         """Show or update it."""
         part = f'<progress max="{max(snapshot.tasks, 1)}" value="{snapshot.done}"></progress> '
-        self._put(snapshot.text(self._where), part + html.escape(self._plain(snapshot)))
+        self._put(snapshot, snapshot.text(self._where), part + html.escape(self._plain(snapshot)))
 
     def close(self, snapshot: Snapshot, seconds: float, *, cancelled: bool) -> None:
         """Replace it by what was done, if it was shown."""
@@ -145,7 +148,7 @@ class Bar:
             # What was shown had jobs; none now means that nobody is left who could be asked about them.
             what = f"{_count(snapshot.jobs, 'job')} {end}" if snapshot.jobs else "ended after"
             line = f"Spark ({self._where}): {what} {seconds:.1f} s"
-            self._put(line, html.escape(line))
+            self._put(snapshot, line, html.escape(line), ended=True)
 
     def _plain(self, snapshot: Snapshot) -> str:
         return (
@@ -153,9 +156,10 @@ class Bar:
             f"{_count(snapshot.stages, 'stage')}, job {snapshot.jobs} (Spark, {self._where})"
         )
 
-    def _put(self, text: str, page: str) -> None:
+    def _put(self, snapshot: Snapshot, text: str, page: str, *, ended: bool = False) -> None:
         if text != self._shown:
-            data = {"text/plain": text, "text/html": page}
+            facts = asdict(snapshot) | {"where": self._where, "ended": ended}
+            data = {"text/plain": text, "text/html": page, PROGRESS_TYPE: facts}
             self._publish(data, {}, transient={"display_id": self._id}, update=bool(self._shown))
             self._shown = text
 

@@ -1,0 +1,121 @@
+"""Everything that a page shows about one kernel, as JSON.
+
+The shapes are those that ``extension/src/api.ts`` declares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sealbook.attestation import AttestationResult
+from sealbook.attestation.chain_of_trust import Link, meaning_of_advisory, meaning_of_claim, meaning_of_status
+from sealbook.broker import UNGUARDED
+from sealbook.broker.session import AttestedSession
+
+Entry = Mapping[str, Any]
+
+#: What a page has no use for: the chain of hashes is checked by `sealbook audit verify`.
+_UNSEEN = frozenset({"previous", "hash", "channel", "session"})
+
+
+def identity(result: AttestationResult) -> dict[str, Any] | None:
+    """Return what runs, and which entry of which policy admits it; None where nothing was measured."""
+    if not result.mrenclave:
+        return None
+    return {
+        "mrenclave": result.mrenclave,
+        "mrsigner": result.mrsigner,
+        "isv_prod_id": result.isv_prod_id,
+        "isv_svn": result.isv_svn,
+        "entry": result.identity,
+        "policy": result.policy_id,
+        "policy_digest": result.policy_digest,
+        "root": result.root,
+        "root_fingerprint": result.root_fingerprint,
+    }
+
+
+def platform(result: AttestationResult) -> dict[str, Any] | None:
+    """Return what its maker says of the machine; None where nobody vouches for one."""
+    if not result.tcb_status:
+        return None
+    facts = result.platform
+    return {
+        "tcb_status": result.tcb_status,
+        "meaning": meaning_of_status(result.tcb_status),
+        "advisories": [{"id": name, "meaning": meaning_of_advisory(name)} for name in result.advisories],
+        "fmspc": facts.fmspc,
+        "tcb_date": facts.tcb_date.isoformat() if facts.tcb_date else None,
+        "collateral_expires_at": (
+            result.collateral_expires_at.isoformat() if result.collateral_expires_at else None
+        ),
+    }
+
+
+def chain(links: Iterable[Link]) -> list[dict[str, Any]]:
+    """Return the chain of trust, from the quote to the root."""
+    return [link.to_dict() for link in links]
+
+
+def channel(session: AttestedSession) -> dict[str, Any]:
+    """Return what the evidence binds: which keys, and whose they are."""
+    return {
+        "role": session.role,
+        "audience": session.audience,
+        "bound": session.result.bound,
+        "report_data": session.report_data.hex(),
+        "claims": [
+            {"name": name, "value": value.decode(errors="replace"), "meaning": meaning_of_claim(name)}
+            for name, value in session.claims.items()
+        ],
+    }
+
+
+def keys(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return the keys that the kernel asked for, and why it got them or did not."""
+    return [
+        {
+            "time": entry["time"],
+            "key": entry.get("key", ""),
+            "version": entry.get("version"),
+            "purpose": entry.get("purpose", ""),
+            "decision": entry["decision"],
+            "why": _why(entry),
+        }
+        for entry in entries
+        if entry["event"] == "release"
+    ]
+
+
+def artifacts(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return the sealed files that the kernel says it read or wrote."""
+    return [
+        {
+            "time": entry["time"],
+            "action": entry["action"],
+            "path": entry["facts"].get("path", ""),
+            "key": entry["facts"].get("key", ""),
+            "size": entry["facts"].get("size"),
+        }
+        for entry in entries
+        if entry["event"] == "artifact" and entry["action"] != "scaled"
+    ]
+
+
+def audit(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return the audit log's entries as they are shown."""
+    return [{name: value for name, value in entry.items() if name not in _UNSEEN} for entry in entries]
+
+
+def _why(entry: Entry) -> str:
+    if entry["decision"] != "released":
+        return " ".join(entry.get("reasons", ())) or "Refused."
+    if entry.get("guard") == UNGUARDED:
+        return "The key needs no attestation."
+    guard = entry.get("guard", "")
+    if not entry.get("attested"):
+        return f"The policy '{guard}' gives the key to kernels that are not attested."
+    kind = "simulated enclave" if entry.get("simulated") else "enclave"
+    measured = str(entry.get("measurement", ""))[:16]
+    return f"The policy '{guard}' admits this {kind} (measurement {measured}...)."
