@@ -80,11 +80,15 @@ export class TrustPanel extends ReactWidget {
             <b>{word}</b> {trust.state === 'unknown' ? this._words.unknown : trust.summary}
           </p>
           {trust.stale && <p>{trust.stale}</p>}
-          {trust.refusals.map((refusal, index) => (
-            <p key={index} className="sealbook-Refusal">
-              {refusal}
-            </p>
-          ))}
+          {trust.refusals.length > 1 && (
+            <ul>
+              {trust.refusals.map((refusal, index) => (
+                <li key={index} className="sealbook-Refusal">
+                  {refusal}
+                </li>
+              ))}
+            </ul>
+          )}
           {details.error && <p className="sealbook-Refusal">{details.error}</p>}
         </div>
         <div className="sealbook-Actions" role="group" aria-label={trans.__('What you can do')}>
