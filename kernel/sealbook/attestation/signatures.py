@@ -76,7 +76,7 @@ _SENTENCES: tuple[tuple[str, str, str, str], ...] = (
         "Fetch the collateral for the quote's FMSPC.",
     ),
     (
-        r"[Ii]dentity.*signature|signature.*[Ii]dentity|tcb_?info.*signature|[Ss]ignature.*tcb_?info",
+        r"[Ii]dentity.*[Ss]ignature|[Ss]ignature.*[Ii]dentity|tcb_?info.*signature|[Ss]ignature.*tcb_?info",
         "collateral-signature",
         "The collateral was changed after it was signed.",
         _RENEW,

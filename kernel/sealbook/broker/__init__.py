@@ -26,12 +26,13 @@ from sealbook.broker.keyring import (
 from sealbook.broker.passphrase import KeyringLockedError
 from sealbook.broker.session import AttestedSession, SessionEndedError
 from sealbook.broker.stores import MemoryStore, PassphraseFileStore, SystemKeyringStore, UnlockError
-from sealbook.broker.wire import BrokerChannelError, BrokerEndpoint, KeyEntry, RemoteBroker
+from sealbook.broker.wire import Appraisal, BrokerChannelError, BrokerEndpoint, KeyEntry, RemoteBroker
 
 __all__ = [
     "DEFAULT_SESSION_KEY",
     "SESSION_PREFIX",
     "UNGUARDED",
+    "Appraisal",
     "AttestedSession",
     "AuditError",
     "AuditLog",

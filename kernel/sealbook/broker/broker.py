@@ -338,9 +338,33 @@ class Broker:
 
     def verify_again(self, session: AttestedSession) -> None:
         """Raise RefusedError unless the evidence of `session` passes its policy, now."""
+        self.appraise(session)[0].require()
+
+    def appraise(self, session: AttestedSession) -> tuple[AttestationResult, Collateral | None]:
+        """Verify the evidence of `session` again, now, and return the verdict with what it rests on.
+
+        Returns
+        -------
+        result
+            Also when it is a refusal.
+        collateral
+            What the platform was judged by; None for a kernel that handed in no quote.
+
+        Raises
+        ------
+        SessionEndedError
+            The session is over.
+        RefusedError
+            There is no collateral to judge the platform by.
+        """
         now = self._clock.now()
         self._sessions.require_live(session, now)
-        self._verify(session.evidence, session.policy, now, session.report_data).require()
+        return self._appraise(session.evidence, session.policy, now, session.report_data)
+
+    @property
+    def remembers_collateral(self) -> bool:
+        """Whether collateral is compared with what was seen before."""
+        return self._memory is not None
 
     def accepts(self, evidence: bytes, policy: Policy, bound: bytes) -> bool:
         """Tell whether `policy` would accept evidence that binds `bound`; opens nothing."""
@@ -367,12 +391,18 @@ class Broker:
             return self._nonces[lifetime]
 
     def _verify(self, evidence: bytes, policy: Policy, now: datetime, expected: bytes) -> AttestationResult:
+        return self._appraise(evidence, policy, now, expected)[0]
+
+    def _appraise(
+        self, evidence: bytes, policy: Policy, now: datetime, expected: bytes
+    ) -> tuple[AttestationResult, Collateral | None]:
         collateral = None
         # Where there is no quote, or none would help, nobody is asked about a platform.
         if policy.attested and not is_statement(evidence):
             collateral = self._collateral_for(Quote.parse(evidence))
         verifier = Verifier(policy, memory=self._memory)
-        return verifier.verify(evidence, collateral, now=now, expected_report_data=expected)
+        result = verifier.verify(evidence, collateral, now=now, expected_report_data=expected)
+        return result, collateral
 
     def _collateral_for(self, quote: Quote) -> Collateral:
         try:

@@ -14,6 +14,7 @@ already encrypted and whose both ends are authenticated. This module does not ma
     challenge  -                    {"nonce"}                      base64, 32 bytes
     attest     evidence (base64)    {"result", "expires"}          an AttestationResult
     result     -                    {"result", "expires"}
+    appraisal  -                    {"result", "expires", "chain", "channel"}   verified again, now
     release    key version purpose  {"key", "version", "secret"}   base64, 32 bytes
     keys       -                    {"keys": [...]}                names and guards
     event      action facts         {}                             into the audit log
@@ -33,9 +34,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from sealbook.attestation import AttestationResult
+from sealbook.attestation.chain_of_trust import chain_of_trust
+from sealbook.attestation.meanings import described_claims
 from sealbook.broker.broker import Broker
 from sealbook.broker.keyring import KeyRecord
 from sealbook.broker.session import AttestedSession, SessionEndedError
@@ -55,6 +59,7 @@ _FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "challenge": frozenset(),
     "attest": frozenset({"evidence"}),
     "result": frozenset(),
+    "appraisal": frozenset(),
     "release": frozenset({"key", "version", "purpose"}),
     "keys": frozenset(),
     "event": frozenset({"action", "facts"}),
@@ -78,6 +83,9 @@ _MAX_CLUSTER_NAME: Final = 100
 _MAX_SENTENCE: Final = 4096
 _MAX_KEYS: Final = 100
 
+#: Longest appraisal, so that it fits a frame with what is around it.
+_MAX_APPRAISAL: Final = MAX_FRAME - 1024
+
 _T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
@@ -95,6 +103,39 @@ class KeyEntry:
     guard: str
     version: int
     description: str = ""
+
+
+@dataclass(frozen=True)
+class Appraisal:
+    """What the broker's side says of this kernel's evidence when asked; nothing in it is secret.
+
+    Attributes
+    ----------
+    expires
+        When the session ends; aware.
+    chain
+        :meth:`~sealbook.attestation.chain_of_trust.Link.to_dict` of each link; empty without evidence.
+    channel
+        ``role``, ``audience`` and ``claims`` (each with name, value and meaning).
+    """
+
+    result: AttestationResult
+    expires: datetime
+    chain: tuple[dict[str, Any], ...]
+    channel: dict[str, Any]
+
+    @classmethod
+    def read(cls, answer: Mapping[str, Any]) -> Appraisal:
+        """Read the answer to ``appraisal``; raises KeyError, TypeError or ValueError for anything else."""
+        chain, channel = answer["chain"], answer["channel"]
+        if not isinstance(chain, list) or not isinstance(channel, dict):
+            raise TypeError("an appraisal has a chain and a channel")
+        return cls(
+            AttestationResult.from_dict(answer["result"]),
+            datetime.fromisoformat(answer["expires"]),
+            tuple(dict(link) for link in chain),
+            dict(channel),
+        )
 
 
 class BrokerEndpoint:
@@ -199,6 +240,31 @@ class BrokerEndpoint:
         self._broker.require_live(self._session)
         return self._result()
 
+    def _on_appraisal(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a fresh verdict, also a refusing one, and what a person needs to follow it; all public."""
+        session = self._session
+        result, collateral = self._broker.appraise(session)
+        chain = chain_of_trust(
+            session.evidence, collateral, session.policy, result, memory=self._broker.remembers_collateral
+        )
+        answer: dict[str, Any] = {
+            "result": result.to_dict(),
+            "expires": session.expires_at.isoformat(),
+            "chain": [link.to_dict() for link in chain],
+            "channel": {
+                "role": session.role,
+                "audience": session.audience,
+                "claims": described_claims(session.claims),
+            },
+        }
+        if len(canonical_json(answer)) > _MAX_APPRAISAL:
+            # What a platform's maker, or a forger, wrote at length: the checks are worth more than it.
+            for link in answer["chain"]:
+                link["facts"] = []
+        if len(canonical_json(answer)) > _MAX_APPRAISAL:
+            raise RefusedError("What there is to say of this evidence does not fit into one message.")
+        return answer
+
     def _on_release(self, request: Mapping[str, Any]) -> dict[str, Any]:
         name, version, purpose = request["key"], request["version"], request["purpose"]
         if not isinstance(name, str) or not isinstance(purpose, str):
@@ -276,6 +342,17 @@ class RemoteBroker:
         """Return the broker's verdict on this kernel."""
         answer = self._ask("result")
         return _understood(lambda: AttestationResult.from_dict(answer["result"]))
+
+    def appraisal(self) -> Appraisal:
+        """Have the evidence verified again, now; see :class:`Appraisal`. Refusing verdicts are returned.
+
+        Raises
+        ------
+        SessionEndedError
+            The session has expired: :meth:`attest` begins another.
+        """
+        answer = self._ask("appraisal")
+        return _understood(lambda: Appraisal.read(answer))
 
     def attest(self) -> AttestationResult:
         """Attest anew: a new challenge, new evidence, and a new verdict.

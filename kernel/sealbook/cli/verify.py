@@ -1,4 +1,4 @@
-"""`sealbook verify`: one piece of evidence against one policy."""
+"""`sealbook verify`: one piece of evidence, or a whole evidence file, against one policy."""
 
 from __future__ import annotations
 
@@ -24,12 +24,21 @@ _MAX_COLLATERAL = 4 << 20
 
 def verify(
     quote: Annotated[
-        Path, typer.Argument(help="The quote, or what a kernel gave in its place: raw bytes or hexadecimal.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="An evidence file, or a quote or what a kernel gave in its place, raw or hexadecimal.",
+        ),
     ],
     policy: Annotated[
-        str,
-        typer.Option("--policy", "-p", help="Name or file of the policy.", autocompletion=_policy_names),
-    ],
+        str | None,
+        typer.Option(
+            "--policy",
+            "-p",
+            help="Name or file of the policy; default: the one in the evidence file.",
+            autocompletion=_policy_names,
+        ),
+    ] = None,
     collateral: Annotated[
         Path | None,
         typer.Option(
@@ -42,16 +51,33 @@ def verify(
         str | None,
         typer.Option("--report-data", metavar="HEX", help="What all 64 bytes of REPORTDATA must be."),
     ] = None,
-    at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="ISO 8601; default: now.")] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TIME", help="ISO 8601; default: now, or the evidence file's."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Verify evidence; exit status 0 if the policy accepts it, 1 with all reasons if not."""
+    """Verify evidence; exit status 0 if the policy accepts it, 1 with all reasons if not.
+
+    An evidence file, as JupyterLab's trust panel exports it, is verified offline, from what is in it.
+    """
     from sealbook import paths
     from sealbook.attestation import Collateral, Policy, Quote, Verifier, is_statement
     from sealbook.attestation.endorsements import user_endorsements
+    from sealbook.attestation.evidence_file import MAX_EVIDENCE_FILE_BYTES, is_evidence_file
     from sealbook.attestation.simulated import SimulatedPlatform
 
-    raw = _quote_bytes(read_bounded(quote, "The quote", max_bytes=2 * _MAX_QUOTE))
+    content = read_bounded(quote, "The evidence", max_bytes=MAX_EVIDENCE_FILE_BYTES)
+    if is_evidence_file(content):
+        if collateral is not None or report_data is not None:
+            raise InputError("An evidence file brings its own collateral and report data: leave them out.")
+        _verify_file(content, policy, at)
+        return
+    if policy is None:
+        raise InputError("Missing option '--policy': name the policy that the evidence must satisfy.")
+    if len(content) > 2 * _MAX_QUOTE:
+        raise InputError(f"The quote is larger than the {2 * _MAX_QUOTE} bytes that are accepted.")
+    raw = _quote_bytes(content)
     judged_by = Policy.load(find(policy))
     expected = _report_data(report_data)
     now = time(at)
@@ -79,6 +105,57 @@ def verify(
         for refusal in result.refusals:
             console.line(f"- {refusal.reason} {refusal.remedy}")
     if not result.accepted:
+        raise typer.Exit(1)
+
+
+def _verify_file(content: bytes, policy: str | None, at: str | None) -> None:
+    """Verify an evidence file from its own content; nothing is asked of a network or of this machine."""
+    from sealbook.attestation import Policy
+    from sealbook.attestation.chain_of_trust import chain_of_trust
+    from sealbook.attestation.evidence_file import EvidenceFile
+    from sealbook.attestation.meanings import described_claims
+
+    file = EvidenceFile.from_json(content)
+    judged_by = None if policy is None else Policy.load(find(policy))
+    verdict = file.verify(policy=judged_by, at=None if at is None else time(at))
+    result = verdict.result
+    chain = chain_of_trust(file.evidence, file.collateral, judged_by or file.policy, result)
+    document = result.to_dict() | {
+        "label": result.label,
+        "ear": result.to_ear(),
+        "file": {
+            "good": verdict.good,
+            "problems": list(verdict.problems),
+            "policy_from": "file" if judged_by is None else "reader",
+            "time_from": "file" if at is None else "reader",
+            "binds": verdict.binds,
+            "same_result": verdict.same_result,
+            "role": file.role,
+            "audience": file.audience,
+            "claims": described_claims(file.claims),
+        },
+        "chain": [link.to_dict() for link in chain],
+    }
+    if not console.emit(document):
+        good = verdict.good and result.attested
+        console.line(result.summary(), "bold green" if good else "bold red")
+        console.table(["", ""], _rows(result))
+        for link in chain:
+            marks = {True: "passed", False: "REFUSED", None: "not reached in full"}
+            console.line(f"{'  ' if link.side else ''}{link.name}: {marks[link.passed]}")
+        for refusal in result.refusals:
+            console.line(f"- {refusal.reason} {refusal.remedy}")
+        for problem in verdict.problems:
+            console.line(f"- {problem}", "bold red")
+        if judged_by is None:
+            root = result.root_fingerprint or "none"
+            console.line(
+                f"Judged by the policy in the file (digest {result.policy_digest[:16]}...), whose author is "
+                f"whoever made the file; its root is {root}. With --policy you judge by your own."
+            )
+        if at is None:
+            console.line("Judged at the time that the file states; with --at at another.")
+    if not verdict.good:
         raise typer.Exit(1)
 
 

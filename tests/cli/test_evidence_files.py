@@ -1,0 +1,113 @@
+"""`sealbook verify FILE` with an evidence file: offline, from the file alone."""
+
+from __future__ import annotations
+
+import json
+import socket
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealbook.attestation import Policy, Verifier, policy_text, report_data
+from sealbook.attestation.evidence_file import EvidenceFile, _digest
+from sealbook.attestation.simulated import Forge, ReportSpec
+from sealbook.encoding import canonical_json
+
+BOUND: dict[str, Any] = {
+    "role": "kernel",
+    "audience": "jupyter-client",
+    "nonce": bytes(32),
+    "claims": {"kernel-curve-key": b"k" * 40},
+}
+
+
+@pytest.fixture
+def exported(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An evidence file of a platform that this user does not have, and no network."""
+    now = datetime.now(UTC) - timedelta(hours=1)
+    forge = Forge.create(now)
+    expected = report_data(**BOUND)
+    quote = forge.quote(ReportSpec(mrenclave=b"\xaa" * 32, report_data=expected))
+    text = policy_text(mrenclave=b"\xaa" * 32, root=forge.root, now=now)
+    Path("mine.toml").write_text(text)
+    Path("other.toml").write_text(policy_text(mrenclave=b"\xbb" * 32, root=forge.root, now=now))
+    policy = Policy.parse(text)
+    result = Verifier(policy).verify(quote, forge.collateral(), now=now, expected_report_data=expected)
+    file = EvidenceFile(quote, forge.collateral(), policy, expected, result=result, **BOUND)
+    Path("kernel.evidence.json").write_bytes(file.to_json())
+
+    def refuse(*arguments: Any, **named: Any) -> Any:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    return Path("kernel.evidence.json")
+
+
+def edit(file: Path, **changes: Any) -> Path:
+    content = json.loads(file.read_bytes()) | changes
+    del content["digest"]
+    changed = file.with_name("changed.json")
+    changed.write_bytes(canonical_json(content | {"digest": _digest(content)}))
+    return changed
+
+
+def test_an_evidence_file_is_verified_offline_without_a_platform_of_ones_own(
+    run: Any, exported: Path, home: Path
+) -> None:
+    outcome = run("verify", exported)
+    assert "simulated" in outcome.out
+    assert "Root: passed" in outcome.out
+    assert not home.exists()
+
+
+def test_it_says_whose_policy_it_judged_by_and_under_which_root(run: Any, exported: Path) -> None:
+    root = json.loads(exported.read_bytes())["result"]["root_fingerprint"]
+    outcome = run("verify", exported)
+    assert "whose author is whoever made the file" in outcome.out
+    assert root in outcome.out
+    document = run("verify", exported, "--json").json
+    assert document["file"]["policy_from"] == "file"
+    assert document["file"]["good"] is True
+    assert document["root_fingerprint"] == root
+    assert [link["name"] for link in document["chain"]][:5] == [
+        "Quote",
+        "Quoting enclave",
+        "PCK certificate",
+        "PCK CA",
+        "Root",
+    ]
+    own = run("verify", exported, "--policy", "mine.toml")
+    assert "whoever made the file" not in own.out
+    assert run("verify", exported, "-p", "mine.toml", "--json").json["file"]["policy_from"] == "reader"
+
+
+def test_a_policy_or_a_time_of_the_readers_can_refuse_it(run: Any, exported: Path) -> None:
+    outcome = run("verify", exported, "-p", "other.toml", status=1)
+    assert "is not one the policy admits" in outcome.out
+    late = (datetime.now(UTC) + timedelta(days=90)).isoformat()
+    assert run("verify", exported, "--at", late, "--json", status=1).json["label"] == "refused"
+
+
+def test_another_report_data_or_result_ends_with_status_1(run: Any, exported: Path) -> None:
+    content = json.loads(exported.read_bytes())
+    for changes, said in (
+        ({"nonce": "11" * 32}, "do not give the report data"),
+        ({"claims": {}}, "do not give the report data"),
+        ({"result": content["result"] | {"isv_svn": 9}}, "not the one that its evidence"),
+    ):
+        outcome = run("verify", edit(exported, **changes), status=1)
+        assert said in outcome.out
+        assert run("verify", "changed.json", "--json", status=1).json["file"]["problems"]
+
+
+def test_a_damaged_file_or_a_wrong_option_ends_with_status_2(run: Any, exported: Path) -> None:
+    damaged = exported.with_name("damaged.json")
+    damaged.write_bytes(exported.read_bytes().replace(b"jupyter-client", b"jupyter-cliemt"))
+    assert "damaged or edited" in run("verify", damaged, status=2).err
+    for option in ("--collateral", "--report-data"):
+        assert "brings its own" in run("verify", exported, option, "kernel.evidence.json", status=2).err
+    newer = exported.with_name("newer.json")
+    newer.write_bytes(exported.read_bytes().replace(b"evidence/1", b"evidence/2"))
+    assert "sealbook-evidence/1" in run("verify", newer, status=2).err
