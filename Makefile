@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help venv spark install demo lab test test-all bench lint format lock clean programs
+.PHONY: help venv spark extension built-extension install demo lab test test-all bench lint format lock clean programs
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,26 +18,32 @@ install: venv
 demo: install ## install sealbook and run the quickstart notebook on an attested (simulated) kernel
 	@$(PYTHON) -m sealbook demo notebooks/01-quickstart.ipynb --output notebooks/executed/01-quickstart.ipynb
 
-lab: install ## open JupyterLab on the notebooks
+lab: install built-extension ## open JupyterLab on the notebooks
 	@$(PYTHON) -m sealbook lab notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 spark: venv ## add Spark and sealbook's Java part, and approve them
 	@.ci/spark
 	@$(PYTHON) -m sealbook install --quiet
 
+built-extension: venv
+	@.ci/extension
+
+extension: venv ## build the JupyterLab extension, and again whenever a source of it changes
+	@.ci/extension watch
+
 programs:
 	@.ci/programs
 
-test: spark programs ## run the tests
+test: spark built-extension programs ## run the tests
 	@$(PYTHON) -m pytest -n 2 --dist loadgroup -m "not slow" $(ARGS)
 
-test-all: spark programs ## run the tests, also those that take minutes
+test-all: spark built-extension programs ## run the tests, also those that take minutes
 	@$(PYTHON) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 bench: spark ## measure everything the README gives as a ratio
 	@$(PYTHON) tests/benchmarks/run.py $(ARGS)
 
-lint: venv ## ruff, mypy and the lock files' agreement
+lint: venv built-extension ## ruff, mypy, the TypeScript compiler and the lock files' agreement
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
@@ -50,4 +56,5 @@ lock: venv ## resolve pyproject.toml again into the lock files
 	@$(PYTHON) .ci/lock
 
 clean: ## remove what make and the notebooks made
+	rm -rf extension/build extension/lib extension/node_modules extension/*.tsbuildinfo
 	rm -rf .venv notebooks/executed notebooks/sealed .pytest_cache .mypy_cache .ruff_cache .hypothesis

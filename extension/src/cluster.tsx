@@ -1,0 +1,103 @@
+import React, { useState } from 'react';
+
+import type { ICluster, IProgress } from './api';
+import { Fact, Facts, Table, localTime, type Translation } from './parts';
+
+/** Where the code of the notebook runs, what it runs there now, and the switch to another place. */
+export function Cluster(props: {
+  cluster: ICluster;
+  progress: IProgress | null;
+  trans: Translation;
+  /** Called with the name of a cluster, or with the empty string for this machine. */
+  choose: (name: string) => void;
+}): JSX.Element {
+  const { cluster, progress, trans } = props;
+  const here = cluster.where === 'cluster' ? cluster.name : '';
+  return (
+    <>
+      <Facts>
+        <Fact
+          name={trans.__('Code runs')}
+          value={
+            cluster.where === 'cluster'
+              ? trans.__('on the cluster %1', cluster.name)
+              : trans.__('in the enclave of this kernel')
+          }
+        />
+        <Fact name={trans.__('Master')} value={cluster.master} code />
+      </Facts>
+      {cluster.note && <p>{cluster.note}</p>}
+      {cluster.nodes.length > 0 && (
+        <Table
+          caption={trans.__('Nodes')}
+          columns={[
+            trans.__('Role'),
+            trans.__('Address'),
+            trans.__('Attestation'),
+            trans.__('Measurement'),
+            trans.__('Certificate until')
+          ]}
+          rows={cluster.nodes.map(node => [
+            node.role,
+            node.address,
+            node.label,
+            node.measurement,
+            localTime(node.certificate_until)
+          ])}
+          empty=""
+        />
+      )}
+      {progress && (
+        <div className="sealbook-Progress">
+          <label>
+            {trans.__('Spark job of the running cell, as the kernel reports it:')}{' '}
+            <progress max={Math.max(progress.tasks, 1)} value={progress.done} />
+          </label>
+          <span>
+            {trans.__(
+              '%1 of %2 tasks, %3 running, %4 stages',
+              String(progress.done),
+              String(progress.tasks),
+              String(progress.running),
+              String(progress.stages)
+            )}
+          </span>
+        </div>
+      )}
+      {cluster.choices.length > 0 && <Switch key={here} here={here} {...props} />}
+    </>
+  );
+}
+
+function Switch(props: {
+  here: string;
+  cluster: ICluster;
+  trans: Translation;
+  choose: (name: string) => void;
+}): JSX.Element {
+  const { here, cluster, trans } = props;
+  const [wanted, setWanted] = useState(here);
+  return (
+    <div className="sealbook-Switch">
+      <label>
+        {trans.__('Run on')}{' '}
+        <select value={wanted} onChange={event => setWanted(event.target.value)}>
+          <option value="">{trans.__('this machine')}</option>
+          {cluster.choices.map(choice => (
+            <option key={choice.name} value={choice.name}>
+              {choice.name}
+            </option>
+          ))}
+        </select>
+      </label>
+      <button
+        type="button"
+        className="jp-mod-styled sealbook-Button"
+        disabled={wanted === here}
+        onClick={() => props.choose(wanted)}
+      >
+        {trans.__('Switch…')}
+      </button>
+    </div>
+  );
+}

@@ -1,0 +1,250 @@
+import { ReactWidget, UseSignal } from '@jupyterlab/apputils';
+import type { Message } from '@lumino/messaging';
+import React from 'react';
+
+import type { Actions } from './actions';
+import { Chain } from './chain';
+import { Cluster } from './cluster';
+import type { Details } from './details';
+import type { IFacts } from './api';
+import { trustIcon } from './icons';
+import { Fact, Facts, Section, Table, localTime, readableSize, timeOfDay, type Translation } from './parts';
+import type { Words } from './words';
+
+/** The side panel: everything that the server found about the kernel of the current notebook. */
+export class TrustPanel extends ReactWidget {
+  private _details: Details | null = null;
+
+  constructor(
+    private readonly _actions: Actions,
+    private readonly _words: Words,
+    private readonly _trans: Translation
+  ) {
+    super();
+    this.id = 'sealbook-panel';
+    this.addClass('sealbook-Panel');
+    this.title.icon = trustIcon;
+    this.title.caption = this._words.title;
+    this.node.setAttribute('role', 'region');
+    this.node.setAttribute('aria-label', this._words.title);
+  }
+
+  /** What it shows; null for no notebook. The panel disposes of what it showed before. */
+  get details(): Details | null {
+    return this._details;
+  }
+  set details(details: Details | null) {
+    if (details !== this._details) {
+      this._details?.dispose();
+      this._details = details;
+      details?.refresh();
+      this.update();
+    }
+  }
+
+  dispose(): void {
+    this._details?.dispose();
+    super.dispose();
+  }
+
+  protected onAfterShow(message: Message): void {
+    super.onAfterShow(message);
+    this._details?.trust.seen();
+    this._details?.refresh();
+  }
+
+  protected render(): JSX.Element {
+    const details = this._details;
+    return (
+      <div className="sealbook-Content">
+        <h2>{this._words.title}</h2>
+        {details ? (
+          <UseSignal signal={details.changed}>{() => this._body(details)}</UseSignal>
+        ) : (
+          <p className="sealbook-Empty">{this._trans.__('Open a notebook to see what was found about its kernel.')}</p>
+        )}
+      </div>
+    );
+  }
+
+  private _body(details: Details): JSX.Element {
+    const trans = this._trans;
+    const { trust, kernel } = details.trust;
+    const facts = details.facts;
+    const word = (trust.stale ? this._words.staleStates : this._words.states)[trust.state];
+    return (
+      <>
+        <div className="sealbook-Summary" data-state={trust.state} data-stale={trust.stale !== ''}>
+          <p className="sealbook-Document">{details.trust.path}</p>
+          <p>
+            <b>{word}</b> {trust.state === 'unknown' ? this._words.unknown : trust.summary}
+          </p>
+          {trust.stale && <p>{trust.stale}</p>}
+          {trust.refusals.length > 1 && (
+            <ul>
+              {trust.refusals.map((refusal, index) => (
+                <li key={index} className="sealbook-Refusal">
+                  {refusal}
+                </li>
+              ))}
+            </ul>
+          )}
+          {details.error && <p className="sealbook-Refusal">{details.error}</p>}
+        </div>
+        <div className="sealbook-Actions" role="group" aria-label={trans.__('What you can do')}>
+          <button
+            type="button"
+            className="jp-mod-styled sealbook-Button"
+            disabled={!kernel}
+            onClick={() => void this._actions.attestAgain(details)}
+          >
+            {trans.__('Attest again now')}
+          </button>
+          <button
+            type="button"
+            className="jp-mod-styled sealbook-Button"
+            disabled={!facts || facts.chain.length === 0}
+            onClick={() => void this._actions.exportEvidence(details)}
+          >
+            {trans.__('Export evidence')}
+          </button>
+          <button
+            type="button"
+            className="jp-mod-styled sealbook-Button"
+            disabled={!facts?.identity}
+            onClick={() => void this._actions.copyPolicy(details)}
+          >
+            {trans.__('Copy as policy')}
+          </button>
+        </div>
+        {facts && this._sections(details, facts)}
+      </>
+    );
+  }
+
+  private _sections(details: Details, facts: IFacts): JSX.Element {
+    const trans = this._trans;
+    const { identity, platform, channel, cluster } = facts;
+    return (
+      <>
+        {identity && (
+          <Section name="identity" title={trans.__('Identity')}>
+            <Facts>
+              <Fact name="MRENCLAVE" value={identity.mrenclave} trans={trans} code copy />
+              <Fact name="MRSIGNER" value={identity.mrsigner} trans={trans} code copy />
+              <Fact name={trans.__('Product id')} value={identity.isv_prod_id} trans={trans} copy />
+              <Fact name={trans.__('Security version (SVN)')} value={identity.isv_svn} trans={trans} copy />
+              <Fact name={trans.__('Admitted by')} value={identity.entry} />
+              <Fact name={trans.__('Policy')} value={identity.policy} />
+              <Fact name={trans.__('Digest of the policy')} value={identity.policy_digest} trans={trans} code copy />
+              <Fact name={trans.__('Root of trust')} value={identity.root} />
+              <Fact name={trans.__('Fingerprint of the root')} value={identity.root_fingerprint} trans={trans} code copy />
+              <Fact name={trans.__('Verified')} value={localTime(facts.trust.verified_at)} />
+              <Fact name={trans.__('Counts until')} value={localTime(facts.trust.fresh_until)} />
+            </Facts>
+          </Section>
+        )}
+        {platform && (
+          <Section name="platform" title={trans.__('Platform')}>
+            <Facts>
+              <Fact name={trans.__('TCB status')} value={platform.tcb_status} />
+            </Facts>
+            <p>{platform.meaning}</p>
+            <Facts>
+              <Fact name="FMSPC" value={platform.fmspc} code />
+              <Fact name={trans.__('TCB date')} value={localTime(platform.tcb_date)} />
+              <Fact name={trans.__('Collateral expires')} value={localTime(platform.collateral_expires_at)} />
+              {platform.advisories.map(advisory => (
+                <Fact key={advisory.id} name={advisory.id} value={advisory.meaning} />
+              ))}
+            </Facts>
+            {platform.advisories.length === 0 && (
+              <p className="sealbook-Empty">{trans.__('No advisories.')}</p>
+            )}
+          </Section>
+        )}
+        <Section name="chain" title={trans.__('Chain of trust')}>
+          <Chain chain={facts.chain} note={facts.chain_note ?? ''} trans={trans} />
+        </Section>
+        {channel && (
+          <Section name="channel" title={trans.__('Channel')}>
+            <p>
+              {channel.bound
+                ? trans.__('The quote binds these keys: what you type goes to this enclave and to nobody else.')
+                : trans.__('No evidence binds this channel.')}
+            </p>
+            <Facts>
+              <Fact name={trans.__('Role')} value={channel.role} />
+              <Fact name={trans.__('For')} value={channel.audience} />
+              <Fact name="REPORTDATA" value={channel.report_data} trans={trans} code copy />
+              {channel.claims.map(claim => (
+                <div key={claim.name}>
+                  <dt title={claim.meaning}>{claim.name}</dt>
+                  <dd>
+                    <code>{claim.value}</code>
+                    <small>{claim.meaning}</small>
+                  </dd>
+                </div>
+              ))}
+            </Facts>
+          </Section>
+        )}
+        <Section name="keys" title={trans.__('Keys')}>
+          <Table
+            caption={trans.__('Keys asked for in this session')}
+            columns={[trans.__('Time'), trans.__('Key'), trans.__('For'), trans.__('Decision'), trans.__('Why')]}
+            rows={facts.keys.map(key => [
+              timeOfDay(key.time),
+              key.version === null ? key.key : `${key.key} v${key.version}`,
+              key.purpose,
+              key.decision,
+              key.why
+            ])}
+            empty={trans.__('No key was asked for in this session.')}
+          />
+        </Section>
+        <Section name="artifacts" title={trans.__('Sealed artifacts')}>
+          <Table
+            caption={trans.__('Sealed artifacts read and written')}
+            columns={[trans.__('Time'), trans.__('What'), trans.__('Path'), trans.__('Key'), trans.__('Size')]}
+            rows={facts.artifacts.map(artifact => [
+              timeOfDay(artifact.time),
+              artifact.action,
+              artifact.path,
+              artifact.key,
+              readableSize(artifact.size)
+            ])}
+            empty={trans.__('No sealed artifact was read or written in this session.')}
+          />
+        </Section>
+        {cluster && (
+          <Section name="cluster" title={trans.__('Where the code runs')}>
+            <Cluster
+              cluster={cluster}
+              progress={details.progress.last}
+              trans={trans}
+              choose={name => void this._actions.scale(details, name)}
+            />
+          </Section>
+        )}
+        <Section name="audit" title={trans.__('Audit log')}>
+          <Table
+            caption={trans.__('Entries of the audit log, the newest first')}
+            columns={[trans.__('No.'), trans.__('Time'), trans.__('Event'), trans.__('Decision'), trans.__('Facts')]}
+            rows={[...details.audit].reverse().map(({ seq, time, event, decision, ...more }) => [
+              seq,
+              timeOfDay(time),
+              event,
+              decision,
+              Object.entries(more)
+                .filter(([, value]) => value !== '' && value !== null)
+                .map(([name, value]) => `${name}: ${typeof value === 'string' ? value : JSON.stringify(value)}`)
+                .join(', ')
+            ])}
+            empty={trans.__('No entry of this kernel yet.')}
+          />
+        </Section>
+      </>
+    );
+  }
+}

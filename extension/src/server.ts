@@ -1,0 +1,85 @@
+import { URLExt } from '@jupyterlab/coreutils';
+import { ServerConnection } from '@jupyterlab/services';
+
+import { encode, getJson } from './natives';
+import { Trust } from './trust';
+
+/** Seconds after which the server counts as one that does not answer. */
+const PATIENCE = 10;
+
+/**
+ * Asks the server side of sealbook, which verified the quote.
+ *
+ * What the indicator shows is asked for by {@link trust}, which no script of the page can patch. The rest goes the way
+ * of every other request of JupyterLab.
+ */
+export class Server {
+  private readonly _trust: string;
+  private readonly _token: string;
+
+  constructor(private readonly _settings: ServerConnection.ISettings) {
+    this._trust = URLExt.join(_settings.baseUrl, 'sealbook/api/trust');
+    this._token = _settings.token;
+  }
+
+  /**
+   * Ask for a kernel's state.
+   *
+   * @param kernel - Its id; empty for none.
+   * @param path - The notebook's path: a kernel that was refused is known by that alone.
+   * @param done - Called once, with the answer; its state is "unknown" if there was none.
+   */
+  trust(kernel: string, path: string, done: (trust: Trust) => void): void {
+    const url = this._trust + '?kernel=' + encode(kernel) + '&path=' + encode(path);
+    getJson(url, this._token, PATIENCE, answer => done(new Trust(answer)));
+  }
+
+  /**
+   * Get JSON.
+   *
+   * @throws Error with the server's sentence.
+   */
+  async get<T>(path: string, query: Record<string, string> = {}): Promise<T> {
+    return (await this._request(path, query, { method: 'GET' })).json();
+  }
+
+  /**
+   * Get the content of a file.
+   *
+   * @throws Error with the server's sentence.
+   */
+  async download(path: string): Promise<{ name: string; content: Blob }> {
+    const response = await this._request(path, {}, { method: 'GET' });
+    const name = /filename="?([^";]+)/.exec(response.headers.get('Content-Disposition') ?? '')?.[1];
+    return { name: name ?? 'sealbook-evidence.json', content: await response.blob() };
+  }
+
+  /**
+   * Post JSON.
+   *
+   * @throws Error with the server's sentence.
+   */
+  async post<T>(path: string, body: object = {}): Promise<T> {
+    return (await this._request(path, {}, { method: 'POST', body: JSON.stringify(body) })).json();
+  }
+
+  private async _request(path: string, query: Record<string, string>, init: RequestInit): Promise<Response> {
+    const url = URLExt.join(this._settings.baseUrl, 'sealbook/api', path) + URLExt.objectToQueryString(query);
+    const response = await ServerConnection.makeRequest(url, init, this._settings);
+    if (!response.ok) {
+      let message = `${response.status} ${response.statusText}`;
+      try {
+        message = ownSentence(await response.json()) || message;
+      } catch {
+        // No JSON: the status has to do.
+      }
+      throw new ServerConnection.ResponseError(response, message);
+    }
+    return response;
+  }
+}
+
+function ownSentence(answer: unknown): string {
+  const message = (answer as { message?: unknown } | null)?.message;
+  return typeof message === 'string' ? message : '';
+}
