@@ -9,5 +9,6 @@
 from __future__ import annotations
 
 from sealbook.jupyter.panel.panel import AttestationPanel
+from sealbook.jupyter.panel.static import ChainView
 
-__all__ = ["AttestationPanel"]
+__all__ = ["AttestationPanel", "ChainView"]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from sealbook.attestation.chain_of_trust import Link
 from sealbook.attestation.meanings import meaning_of_advisory, meaning_of_status
 from sealbook.jupyter.magics.arguments import printable
 from sealbook.jupyter.magics.display import AttestationView
@@ -64,10 +65,7 @@ def panel_text(facts: PanelFacts) -> str:
         view = AttestationView(facts.result)
         lines += repr(view).splitlines()[1:]
     if facts.chain:
-        lines.append("Chain of trust, from the quote to the root:")
-        for link in facts.chain:
-            beside = "beside: " if link["side"] else ""
-            lines.append(f"  {beside}{link['name']}: {_summary(link)}")
+        lines += _drawn(facts.chain)
     if facts.channel is not None:
         lines.append("The channel binds: " + ", ".join(claim["name"] for claim in facts.channel["claims"]))
     return "\n".join(printable(line) for line in lines)
@@ -140,6 +138,24 @@ def _drawing(chain: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def _drawn(chain: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Draw the chain as lines of text."""
+    links = {link["name"]: link for link in chain}
+    lines = ["Chain of trust, from the quote down to the root:"]
+    for link in chain:
+        if link["side"]:
+            continue
+        lines.append(f"  {link['name']}: {_summary(link)}")
+        lines += [
+            f"      \u2190 {name}: {_summary(links[name])}"
+            for name in _BESIDE.get(link["name"], ())
+            if name in links
+        ]
+        if link["name"] in _HELD:
+            lines.append(f"    \u2193 {_HELD[link['name']]}")
+    return lines
+
+
 def _named(link: Mapping[str, Any]) -> str:
     return f"<strong>{_escape(link['name'])}</strong>: {_escape(_summary(link))}"
 
@@ -186,3 +202,22 @@ def _table(rows: Iterable[Sequence[str]]) -> str:
 
 def _escape(text: object) -> str:
     return html.escape(printable(str(text)))
+
+
+class ChainView:
+    """A chain of trust for a notebook, drawn as in the panel.
+
+    Parameters
+    ----------
+    chain
+        What :func:`~sealbook.attestation.chain_of_trust.chain_of_trust` returned.
+    """
+
+    def __init__(self, chain: Iterable[Link]) -> None:
+        self._links = [link.to_dict() for link in chain]
+
+    def __repr__(self) -> str:
+        return "\n".join(printable(line) for line in _drawn(self._links))
+
+    def _repr_html_(self) -> str:
+        return _drawing(self._links) + "".join(_link(link) for link in self._links)
