@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,28 @@ def test_attesting_again_gives_other_evidence_also_while_a_cell_runs(server, ker
     assert after["verified_at"] > before["verified_at"]
     assert server.trust(kernel)["evidence"] == after["evidence"]
     assert [entry["event"] for entry in facts(server, kernel)["audit"]][:2] == ["attest", "attest"]
+    server.request("DELETE", f"api/kernels/{kernel}")
+
+
+def test_two_who_ask_for_new_evidence_at_once_each_get_an_answer_of_their_own(server, verified):
+    with ThreadPoolExecutor(4) as several:
+        answers = list(
+            several.map(lambda _: server.post(f"sealbook/api/kernels/{verified}/attest"), range(4))
+        )
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert len({answer.json()["evidence"] for answer in answers}) == 4
+
+
+def test_a_kernel_that_reports_without_end_does_not_make_the_answers_grow_without_end(server, kernel_name):
+    kernel = server.kernel("flood.ipynb", kernel_name)
+    code = (
+        "from sealbook import session\n"
+        "for number in range(600): session.current().report('opened', {'path': str(number), 'key': 'k'})\n"
+    )
+    assert run(server, kernel, code) == "ok"
+    found = facts(server, kernel)
+    assert [each["path"] for each in found["artifacts"]] == [str(number) for number in range(400, 600)]
+    assert len(found["audit"]) == 200
     server.request("DELETE", f"api/kernels/{kernel}")
 
 

@@ -88,7 +88,7 @@ class AttestedProvisioner(LocalProvisioner):
     _session_key: bytes
     _broker_server: BrokerServer
     _desk: RegistrationDesk
-    _result: AttestationResult | None = None
+    _attesting: asyncio.Lock  # one after the other: each waits for its own evidence
     _open = False
     _talkable = False
     _endpoint: BrokerEndpoint | None = None
@@ -96,13 +96,17 @@ class AttestedProvisioner(LocalProvisioner):
     _session_name = ""
     _refused: RefusedStart | None = None
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._attesting = asyncio.Lock()
+
     @property
     def attestation(self) -> AttestationResult | None:
         """What the verifier found about the kernel that runs now; None when none does.
 
         Read by papermill's engine and by server extensions.
         """
-        return self._result if self._running else None
+        return self._endpoint.session.result if self._running and self._endpoint is not None else None
 
     @property
     def endpoint(self) -> BrokerEndpoint | None:
@@ -134,32 +138,33 @@ class AttestedProvisioner(LocalProvisioner):
         RefusedError
             The evidence was refused, none came within :attr:`attest_timeout`, or there is no verified kernel.
         """
-        endpoint, manager = self.endpoint, self.parent
-        if endpoint is None or manager is None:
-            raise RefusedError("No verified kernel runs: start it again.")
-        done = asyncio.Event()
-        loop = asyncio.get_running_loop()
+        async with self._attesting:
+            endpoint, manager = self.endpoint, self.parent
+            if endpoint is None or manager is None:
+                raise RefusedError("No verified kernel runs: start it again.")
+            done = asyncio.Event()
+            loop = asyncio.get_running_loop()
 
-        def attested() -> None:
-            with contextlib.suppress(RuntimeError):  # nobody waits any more, and the loop is closed
-                loop.call_soon_threadsafe(done.set)
+            def attested() -> None:
+                with contextlib.suppress(RuntimeError):  # nobody waits any more, and the loop is closed
+                    loop.call_soon_threadsafe(done.set)
 
-        endpoint.on_attest = attested
-        control = manager.connect_control()
-        try:
-            manager.session.send(control, handshake.ATTEST_REQUEST, {})
-            await asyncio.wait_for(done.wait(), self.attest_timeout)
-        except TimeoutError:
-            raise RefusedError(
-                f"The kernel did not attest itself within {self.attest_timeout:.0f} seconds: "
-                "if it stays so, restart it, and see the log of the Jupyter server."
-            ) from None
-        finally:
-            control.close(linger=0)
-        if endpoint.refusal is not None:
-            raise endpoint.refusal
-        self._result = endpoint.session.result
-        return self._result
+            endpoint.on_attest = attested
+            control = manager.connect_control()
+            try:
+                manager.session.send(control, handshake.ATTEST_REQUEST, {})
+                await asyncio.wait_for(done.wait(), self.attest_timeout)
+            except TimeoutError:
+                raise RefusedError(
+                    f"The kernel did not attest itself within {self.attest_timeout:.0f} seconds: "
+                    "if it stays so, restart it, and see the log of the Jupyter server."
+                ) from None
+            finally:
+                control.close(linger=0)
+                endpoint.on_attest = _nothing
+            if endpoint.refusal is not None:
+                raise endpoint.refusal
+            return endpoint.session.result
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Prepare a start: fresh client keys, a fresh nonce, addresses to register and ask at.
@@ -324,7 +329,6 @@ class AttestedProvisioner(LocalProvisioner):
         self._registration, self._session_key = registration, session_key
         self._endpoint = BrokerEndpoint(self._broker, session, clusters=self.find_cluster)
         self._broker_server.admit(kernel_key, self._endpoint.handle)
-        self._result = session.result
         # Seen by whoever reads the log of the Jupyter server: what is not attested is a warning there.
         level = logging.INFO if session.attested else logging.WARNING
         self.log.log(level, "%s", session.result.summary())
@@ -343,7 +347,6 @@ class AttestedProvisioner(LocalProvisioner):
 
     def _release_channel(self) -> None:
         self._talkable = False
-        self._result = None
         self._session_key = b""
         if self._open:
             self._desk.close()
@@ -355,3 +358,7 @@ class AttestedProvisioner(LocalProvisioner):
         if self._trail is not None:
             self._trail.close()
             self._trail = None
+
+
+def _nothing() -> None:
+    """Be told, and do nothing."""

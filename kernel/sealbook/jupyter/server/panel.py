@@ -5,8 +5,9 @@ The shapes are those that ``extension/src/api.ts`` declares.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from sealbook.attestation import AttestationResult
 from sealbook.attestation.chain_of_trust import Link
@@ -15,6 +16,9 @@ from sealbook.broker import UNGUARDED
 from sealbook.broker.session import AttestedSession
 
 Entry = Mapping[str, Any]
+
+#: Entries of one kind in one answer, the newest: a kernel may report as much as it likes.
+_MOST: Final = 200
 
 #: What a page has no use for: the chain of hashes is checked by `sealbook audit verify`.
 _UNSEEN = frozenset({"previous", "hash", "channel", "session"})
@@ -81,8 +85,7 @@ def keys(entries: Iterable[Entry]) -> list[dict[str, Any]]:
             "decision": entry["decision"],
             "why": _why(entry),
         }
-        for entry in entries
-        if entry["event"] == "release"
+        for entry in _newest(entry for entry in entries if entry["event"] == "release")
     ]
 
 
@@ -96,14 +99,21 @@ def artifacts(entries: Iterable[Entry]) -> list[dict[str, Any]]:
             "key": entry["facts"].get("key", ""),
             "size": entry["facts"].get("size"),
         }
-        for entry in entries
-        if entry["event"] == "artifact" and entry["action"] != "scaled"
+        for entry in _newest(
+            entry for entry in entries if entry["event"] == "artifact" and entry["action"] != "scaled"
+        )
     ]
 
 
 def audit(entries: Iterable[Entry]) -> list[dict[str, Any]]:
     """Return the audit log's entries as they are shown."""
-    return [{name: value for name, value in entry.items() if name not in _UNSEEN} for entry in entries]
+    return [
+        {name: value for name, value in entry.items() if name not in _UNSEEN} for entry in _newest(entries)
+    ]
+
+
+def _newest(entries: Iterable[Entry]) -> Iterable[Entry]:
+    return deque(entries, maxlen=_MOST)
 
 
 def _why(entry: Entry) -> str:
