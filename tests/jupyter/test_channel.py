@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -38,7 +39,9 @@ def what_a_stranger_gets(
             request = client.session.msg("kernel_info_request")
             frames = client.session.serialize(request)
             if socket.poll(500, zmq.POLLOUT):
-                socket.send_multipart(frames, zmq.NOBLOCK)
+                # Who is refused in between has nobody any more to send it to.
+                with contextlib.suppress(zmq.Again):
+                    socket.send_multipart(frames, zmq.NOBLOCK)
         else:
             socket.poll(500)  # a subscription needs its time to arrive
         run(client, f"print('{MARKER}')")
