@@ -20,6 +20,7 @@ from notebook_of_a_test import Notebook
 from scaled import KEY, NAME, ScaledUser
 
 from sealbook.broker.passphrase import DESCRIPTOR_VARIABLE, hand_over
+from sealbook.jupyter.server.where import where
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("spark")]
 
@@ -68,6 +69,22 @@ def test_scale_shows_every_node_with_its_evidence(on_cluster: Notebook) -> None:
     for line in lines[2:]:
         assert "simulated: no hardware protects it" in line
         assert "127.0.0.1" in line
+
+
+def test_the_users_side_knows_where_code_runs_and_every_node_there(on_cluster: Notebook) -> None:
+    """As the panel in JupyterLab shows it."""
+    assert on_cluster.value("spark.range(10).count()") == "10"
+    provisioner = on_cluster.manager.provisioner
+    found = where(provisioner, provisioner.trail.since())
+    assert (found["where"], found["name"], found["started"], found["note"]) == ("cluster", NAME, True, "")
+    assert NAME in {choice["name"] for choice in found["choices"]}
+    roles = [node["role"] for node in found["nodes"]]
+    assert set(roles) >= {"master", "worker", "driver"}
+    assert {node["label"] for node in found["nodes"]} == {"simulated"}
+    _, error = on_cluster.run("%scale local")
+    assert not error
+    here = where(provisioner, provisioner.trail.since())
+    assert (here["where"], here["nodes"]) == ("local", [])
 
 
 WAYS = (
