@@ -12,6 +12,7 @@ from typing import Any
 import nbformat
 import papermill
 import pytest
+from helpers import wait_until
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Browser, Page, expect
 from test_browser import browser, lab, screenshot  # noqa: F401 - the fixtures of the model
@@ -56,6 +57,7 @@ def get(lab: tuple[str, str], name: str) -> Any:  # noqa: F811
 
 
 def run_first(page: Page) -> None:
+    expect(page.get_by_text("sealbook, simulated enclave").first).to_be_visible(timeout=60_000)
     page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(timeout=90_000)
     page.locator(".jp-Cell .cm-content").first.click()
     page.keyboard.press("Shift+Enter")
@@ -89,7 +91,7 @@ def test_in_jupyterlab_the_panel_is_live_in_light_and_dark_and_outlives_its_kern
     attest_again(page)
     screenshot(page, "panel-lab")
     page.keyboard.press("Control+s")
-    expect(page.locator(".jp-mod-dirty, .jp-Notebook.jp-mod-dirty")).to_have_count(0, timeout=30_000)
+    assert wait_until(lambda: len(get(lab, "panel.ipynb").cells[0].outputs) == 2)
 
     # Loaded again while the kernel runs: the bar is there again, in the other theme.
     use_theme(lab, "JupyterLab Dark")
@@ -102,7 +104,6 @@ def test_in_jupyterlab_the_panel_is_live_in_light_and_dark_and_outlives_its_kern
     page.get_by_role("button", name="Attest again now").first.click(timeout=60_000)
     expect(page.locator(".sealbook-newer .sealbook-panel").first).to_contain_text(BADGE, timeout=60_000)
     assert page.locator(".sealbook-newer .sealbook-panel").first.inner_text() != written.inner_text()
-    page.keyboard.press("Control+s")
 
     # Opened again without its kernel: the button is gone, the facts are not.
     page.get_by_role("menuitem", name="Kernel").first.click()
