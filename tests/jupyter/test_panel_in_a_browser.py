@@ -99,11 +99,11 @@ def test_in_jupyterlab_the_panel_is_live_in_light_and_dark_and_outlives_its_kern
     expect(page.locator('body[data-jp-theme-light="false"]')).to_have_count(1, timeout=60_000)
     written = page.locator(".sealbook-panel").first
     expect(written).to_contain_text(BADGE, timeout=60_000)
-    screenshot(page, "panel-lab-dark")
     # The output that was loaded does not follow the kernel any more, so the bar shows the newer one.
     page.get_by_role("button", name="Attest again now").first.click(timeout=60_000)
     expect(page.locator(".sealbook-newer .sealbook-panel").first).to_contain_text(BADGE, timeout=60_000)
     assert page.locator(".sealbook-newer .sealbook-panel").first.inner_text() != written.inner_text()
+    screenshot(page, "panel-lab-dark")
 
     # Opened again without its kernel: the button is gone, the facts are not.
     page.get_by_role("menuitem", name="Kernel").first.click()
