@@ -57,7 +57,9 @@ def get(lab: tuple[str, str], name: str) -> Any:  # noqa: F811
 
 
 def run_first(page: Page) -> None:
-    expect(page.get_by_text("sealbook, simulated enclave").first).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("sealbook, simulated enclave").filter(visible=True).first).to_be_visible(
+        timeout=60_000
+    )
     page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(timeout=90_000)
     page.locator(".jp-Cell .cm-content").first.click()
     page.keyboard.press("Shift+Enter")

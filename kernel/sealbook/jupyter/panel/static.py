@@ -173,8 +173,9 @@ def _summary(link: Mapping[str, Any]) -> str:
         refused = [check["name"] for check in link["checks"] if check["passed"] is False]
         return f"\u2716 refused by {', '.join(refused)}"
     passed, missing = found.count(True), found.count(None)
-    said = f"\u2714 {passed} check{'s' if passed != 1 else ''} passed"
-    return f"{said}, {missing} not reached" if missing else said
+    if missing:
+        return f"\u2026 {passed} passed, {missing} not reached"
+    return f"\u2714 {passed} check{'s' if passed != 1 else ''} passed"
 
 
 def _link(link: Mapping[str, Any]) -> str:
