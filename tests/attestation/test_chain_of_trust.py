@@ -331,6 +331,21 @@ def test_where_the_collateral_cannot_be_read_only_the_quotes_form_counts_as_pass
     assert {each.name for link in chain for each in link.checks if each.passed} == {"quote-format"}
 
 
+def test_a_check_whose_function_could_not_run_is_not_said_to_have_passed(scene: Any) -> None:
+    garbage = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n" * 3
+    chain = draw(scene, quote=scene.quote(QuoteSpec(chain=garbage)))
+    assert {("TCB info", "pce"), ("PCK CA", "pck-chain")} <= failed(chain)
+    checks = {(link.name, each.name): each.passed for link in chain for each in link.checks}
+    assert checks["TCB info", "pce-id"] is None
+    assert checks["PCK certificate", "pck-role"] is None
+    assert checks["Root", "trust-root"] is None
+
+
+def test_what_a_maker_or_a_forger_writes_at_length_is_cut(scene: Any) -> None:
+    scene.forge.tcb_info["fmspc"] = "A" * 5000
+    assert max(len(value) for link in draw(scene) for _, value in link.facts) < 250
+
+
 def test_a_result_about_other_evidence_says_nothing_about_this(scene: Any) -> None:
     quote, policy, collateral = scene.quote(), scene.policy(), scene.forge.collateral()
     result = scene.verify(quote)

@@ -137,6 +137,9 @@ def test_a_policy_that_no_file_could_have_is_not_written(scene: Any) -> None:
     by_hand = scene.policy(tcb={"allowed_statuses": ("Revoked",)})
     with pytest.raises(InputError):
         make(scene, policy=by_hand).to_json()
+    # Read again it would be another policy: the reader writes these in lower case.
+    with pytest.raises(InputError, match="cannot be written"):
+        write_policy(scene.policy(tcb={"fmspc": ("00A067110000",)}))
 
 
 def test_a_flip_of_any_bit_is_noticed(past: Any) -> None:

@@ -127,3 +127,12 @@ def test_what_dcap_qvl_lets_through_on_a_genuine_quote_is_refused(genuine: Any) 
     place = raw.rindex(b"-----END") - 20  # in the signature of the root certificate
     root[place] = ord("A") if root[place] != ord("A") else ord("B")
     assert not verifier.verify(bytes(root), collateral, now=_time(FIRST)).accepted
+
+
+def test_the_quote_to_learn_from_is_the_one_that_is_tested(genuine: Any) -> None:
+    from sealbook.attestation.examples import genuine_example
+
+    example = genuine_example()
+    assert (example.quote, example.collateral) == genuine
+    assert FIRST <= example.valid_at.timestamp() <= LAST
+    assert Verifier(_policy()).verify(*genuine, now=example.valid_at).accepted

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -295,3 +296,79 @@ def test_several_threads_of_a_kernel_share_one_channel(world, remote):
         keys = list(pool.map(lambda n: remote.current(f"k{n % 6}"), range(24)))
     assert [key.name for key in keys] == [f"k{n % 6}" for n in range(24)]
     assert world.audit.verify().ok
+
+
+def test_an_appraisal_is_a_fresh_verdict_with_the_chain_and_the_channel(world, endpoint, remote):
+    before = remote.result()
+    world.passes(minutes=5)
+    appraisal = remote.appraisal()
+    assert appraisal.result.accepted
+    assert appraisal.result.verified_at > before.verified_at
+    assert appraisal.expires == endpoint.session.expires_at
+    assert [link["name"] for link in appraisal.chain][:2] == ["Quote", "Quoting enclave"]
+    assert appraisal.channel["audience"] == endpoint.session.audience
+    assert [claim["name"] for claim in appraisal.channel["claims"]] == ["client-key", "kernel-key"]
+
+
+def test_a_refusing_verdict_is_told_and_shows_what_failed(world):
+    rules = replace(world.policy.collateral, max_age_seconds=4 * 3600)
+    endpoint = BrokerEndpoint(world.broker, world.attest(policy=replace(world.policy, collateral=rules)))
+    remote = RemoteBroker(endpoint.handle, evidence=world.quote)
+    assert remote.appraisal().result.accepted
+    world.passes(hours=6)
+    appraisal = remote.appraisal()
+    assert not appraisal.result.accepted
+    failed = [check["name"] for link in appraisal.chain for check in link["checks"] if not check["passed"]]
+    assert "collateral-age" in failed
+
+
+def test_a_session_that_has_ended_is_not_appraised(world, endpoint, remote):
+    world.passes(hours=13)
+    with pytest.raises(SessionEndedError):
+        remote.appraisal(renew=False)
+    with pytest.raises(SessionEndedError):
+        world.broker.appraise(endpoint.session)
+    # Asked for by a person, it attests anew, as a key would.
+    assert remote.appraisal().result.accepted
+
+
+def test_an_appraisal_fits_a_frame_whatever_is_in_the_evidence(world, endpoint, monkeypatch):
+    from sealbook.broker import wire
+
+    whole = endpoint.handle(canonical_json({"v": 2, "id": 7, "op": "appraisal"}))
+    assert len(whole) < MAX_FRAME / 2
+    limit = len(whole) - 200
+    monkeypatch.setattr(wire, "_MAX_APPRAISAL", limit)
+    answer = ask(endpoint, op="appraisal")["value"]
+    assert len(canonical_json(answer)) <= limit
+    assert not any(link["facts"] for link in answer["chain"])
+    assert all(link["checks"] for link in answer["chain"])
+    monkeypatch.setattr(wire, "_MAX_APPRAISAL", 100)
+    assert ask(endpoint, op="appraisal")["ok"] is False
+
+
+def test_whoever_shows_the_verdict_hears_of_every_attempt_and_cannot_undo_it(world, endpoint):
+    heard = []
+
+    def fail(outcome):
+        heard.append(outcome)
+        raise ValueError("a window that was closed")
+
+    remote = RemoteBroker(endpoint.handle, evidence=world.quote)
+    remote.on_attest.append(fail)
+    result = remote.attest()
+    other = RemoteBroker(endpoint.handle, evidence=lambda nonce: b"no quote")
+    other.on_attest.append(fail)
+    with pytest.raises(RefusedError):
+        other.attest()
+    assert heard[0] == result
+    assert isinstance(heard[1], RefusedError)
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, {"chain": 1}, {"result": {}, "expires": "x", "chain": [], "channel": {}}]
+)
+def test_an_answer_that_is_no_appraisal_is_refused(answer):
+    reply = canonical_json({"v": 2, "id": 1, "ok": True, "value": answer})
+    with pytest.raises(BrokerChannelError):
+        RemoteBroker(lambda frame: reply).appraisal()

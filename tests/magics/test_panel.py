@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -282,6 +284,16 @@ def test_without_a_kernel_there_is_no_widget(shell: InteractiveShell) -> None:
     with capture_output() as captured:
         display(sealbook.AttestationPanel())
     assert len(captured.outputs) == 1
+
+
+def test_a_kernel_that_shows_no_panel_loads_nothing_for_one() -> None:
+    code = (
+        "import sys, sealbook, sealbook.jupyter.simulated_kernel, sealbook.jupyter.magics\n"
+        "print([name for name in sys.modules if name.partition('.')[0] in ('anywidget', 'ipywidgets')"
+        " or name.startswith(('sealbook.jupyter.panel', 'sealbook.attestation.chain_'))])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert answer.stdout.strip() == "[]"
 
 
 @pytest.mark.usefixtures("brokered")

@@ -38,8 +38,6 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from sealbook.attestation import AttestationResult
-from sealbook.attestation.chain_of_trust import chain_of_trust
-from sealbook.attestation.meanings import described_claims
 from sealbook.broker.broker import Broker
 from sealbook.broker.keyring import KeyRecord
 from sealbook.broker.session import AttestedSession, SessionEndedError
@@ -242,6 +240,10 @@ class BrokerEndpoint:
 
     def _on_appraisal(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return a fresh verdict, also a refusing one, and what a person needs to follow it; all public."""
+        # Here and not at the top: a kernel loads this module too, and asks instead.
+        from sealbook.attestation.chain_of_trust import chain_of_trust
+        from sealbook.attestation.meanings import described_claims
+
         session = self._session
         result, collateral = self._broker.appraise(session)
         chain = chain_of_trust(

@@ -1,6 +1,7 @@
 """The bar below a panel where somebody sits before the notebook: the state now, and a button.
 
-It carries no facts that the static form does not have, so nothing is lost where no widget can live.
+It carries no facts that the static form does not have, so nothing is lost where no widget can live. Where the
+static form cannot follow (a page that was loaded again, Voila), the bar shows the newer one itself.
 """
 
 from __future__ import annotations
@@ -22,28 +23,46 @@ function render({ model, el }) {
   button.type = "button";
   button.textContent = "Attest again now";
   button.addEventListener("click", () => model.send({ action: "attest" }));
+  const newer = document.createElement("div");
+  newer.className = "sealbook-newer";
+  // The form above is updated by the kernel, but not after the page was loaded again.
+  const follow = () => {
+    const written = model.get("written");
+    const others = [...document.querySelectorAll(".sealbook-panel")].filter((one) => !newer.contains(one));
+    if (others.some((one) => one.textContent.includes(written))) newer.replaceChildren();
+    else newer.innerHTML = model.get("html");
+  };
+  let waiting;
   const paint = () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(follow, 1500);
     badge.textContent = model.get("badge");
     badge.dataset.state = model.get("state");
     line.textContent = model.get("line");
     button.disabled = model.get("busy");
   };
-  for (const name of ["badge", "state", "line", "busy"]) model.on("change:" + name, paint);
+  const names = ["badge", "state", "line", "busy", "written"];
+  for (const name of names) model.on("change:" + name, paint);
   bar.append(badge, line);
-  el.append(bar, button);
+  el.append(bar, button, newer);
   paint();
+  return () => {
+    clearTimeout(waiting);
+    for (const name of names) model.off("change:" + name, paint);
+  };
 }
 export default { render };
 """
 
 _CSS = """
-.sealbook-live { display: inline; margin-right: 0.8em; color: var(--jp-content-font-color1, inherit); }
+.sealbook-live { padding: 0.4em 2px; line-height: 1.8; color: var(--jp-content-font-color1, inherit); }
 .sealbook-live strong { margin-right: 0.6em; padding: 0.1em 0.5em; border: 2px solid currentColor;
   border-radius: 0.3em; }
-.sealbook-live + button { padding: 0.3em 0.8em; font: inherit; cursor: pointer;
+.sealbook-live + button { margin: 2px; padding: 0.3em 0.8em; font: inherit; cursor: pointer;
   color: var(--jp-ui-font-color1, #000); background: var(--jp-layout-color2, #eee);
   border: 1px solid currentColor; border-radius: 0.3em; }
 .sealbook-live + button:focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2); }
+.sealbook-newer { color: var(--jp-content-font-color1, inherit); }
 """
 
 
@@ -62,6 +81,9 @@ class LiveBar(anywidget.AnyWidget):
     state = traitlets.Unicode().tag(sync=True)
     line = traitlets.Unicode().tag(sync=True)
     busy = traitlets.Bool(False).tag(sync=True)
+    #: The static form, and the words in it that say when it was written.
+    html = traitlets.Unicode().tag(sync=True)
+    written = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, attest: Callable[[], None]) -> None:
         super().__init__()

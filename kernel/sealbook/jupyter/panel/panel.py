@@ -116,6 +116,9 @@ class AttestationPanel:
             f"Attesting again was refused: {facts.failure}" if facts.failure else "",
         )
         bar.line = " ".join(filter(None, parts))
+        # Together, so that nobody sees the time of one form above another.
+        with bar.hold_sync():
+            bar.html, bar.written = panel_html(facts), f"written at {when(facts.written_at)}"
 
     def _show(self, facts: PanelFacts) -> None:
         from IPython.display import update_display

@@ -40,7 +40,14 @@ _HELD: Final[Mapping[str, str]] = {
     "PCK CA": "issued by",
 }
 _CELL = "text-align:left;vertical-align:top;padding:0.25em 0.75em"
-_VALUE = f"{_CELL};word-break:break-all"
+_VALUE = f"{_CELL};overflow-wrap:anywhere"
+#: A link's box: by its line, too, one sees what became of it.
+_BOXES: Final = {
+    True: f"{_CELL};border:1px solid currentColor",
+    False: f"{_CELL};border:4px double currentColor",
+    None: f"{_CELL};border:1px dashed currentColor",
+}
+_PLAIN: Final = "background:transparent"
 
 
 def panel_html(facts: PanelFacts) -> str:
@@ -123,19 +130,23 @@ def _drawing(chain: Sequence[Mapping[str, Any]]) -> str:
     for link in chain:
         if link["side"]:
             continue
-        beside = "<br>".join(_named(links[name]) for name in _BESIDE.get(link["name"], ()) if name in links)
-        joins = "\u2190" if beside else ""
-        rows.append(
-            f'<tr><td style="{_CELL}">{_named(link)}</td><td style="{_CELL}">{joins}</td>'
-            f'<td style="{_CELL}">{beside}</td></tr>'
-        )
+        beside = [links[name] for name in _BESIDE.get(link["name"], ()) if name in links]
+        joins = f'<td style="{_CELL}">\u2190</td>' if beside else ""
+        rows.append(f'<tr style="{_PLAIN}">{_box(link)}{joins}{"".join(map(_box, beside))}</tr>')
         if link["name"] in _HELD:
-            held = f"\u2193 {_HELD[link['name']]}"
-            rows.append(f'<tr><td style="{_CELL}">{_escape(held)}</td><td></td><td></td></tr>')
+            held = _escape(f"\u2193 {_HELD[link['name']]}")
+            rows.append(f'<tr style="{_PLAIN}"><td style="{_CELL}">{held}</td></tr>')
     return (
         "<p><strong>Chain of trust</strong>, from the quote down to the root that the policy pins; beside it "
         f"what each link is judged by</p><table>{''.join(rows)}</table>"
     )
+
+
+def _box(link: Mapping[str, Any]) -> str:
+    found = {check["passed"] for check in link["checks"]}
+    passed = False if False in found else None if None in found else True
+    name, summary = _escape(link["name"]), _escape(_summary(link))
+    return f'<td style="{_BOXES[passed]}"><strong>{name}</strong>: {summary}</td>'
 
 
 def _drawn(chain: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -156,18 +167,15 @@ def _drawn(chain: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _named(link: Mapping[str, Any]) -> str:
-    return f"<strong>{_escape(link['name'])}</strong>: {_escape(_summary(link))}"
-
-
 def _summary(link: Mapping[str, Any]) -> str:
     found = [check["passed"] for check in link["checks"]]
     if False in found:
         refused = [check["name"] for check in link["checks"] if check["passed"] is False]
         return f"\u2716 refused by {', '.join(refused)}"
     passed, missing = found.count(True), found.count(None)
-    said = f"\u2714 {passed} check{'s' if passed != 1 else ''} passed"
-    return f"{said}, {missing} not reached" if missing else said
+    if missing:
+        return f"\u2026 {passed} passed, {missing} not reached"
+    return f"\u2714 {passed} check{'s' if passed != 1 else ''} passed"
 
 
 def _link(link: Mapping[str, Any]) -> str:

@@ -1,0 +1,204 @@
+"""The attestation panel where people meet it: JupyterLab, Notebook 7, and exports without a network."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import pytest
+from helpers import wait_until
+from nbformat.v4 import new_code_cell, new_notebook
+from playwright.sync_api import Browser, Page, expect
+from test_browser import browser, lab, screenshot  # noqa: F401 - the fixtures of the model
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+CELLS = ("import sealbook\nsealbook.AttestationPanel()", "%attest")
+BADGE = "Simulated enclave: no hardware protects it"
+
+
+def put(lab: tuple[str, str], name: str, kernel: str) -> None:  # noqa: F811
+    address, token = lab
+    book = new_notebook(cells=[new_code_cell(cell) for cell in CELLS])
+    book.metadata["kernelspec"] = {"name": kernel, "display_name": "x", "language": "python"}
+    request = urllib.request.Request(
+        f"{address}/api/contents/{name}",
+        json.dumps({"type": "notebook", "content": book}).encode(),
+        {"Authorization": f"token {token}", "Content-Type": "application/json"},
+        method="PUT",
+    )
+    urllib.request.urlopen(request, timeout=60).close()
+
+
+def use_theme(lab: tuple[str, str], name: str) -> None:  # noqa: F811
+    address, token = lab
+    request = urllib.request.Request(
+        f"{address}/lab/api/settings/@jupyterlab/apputils-extension:themes",
+        json.dumps({"raw": json.dumps({"theme": name})}).encode(),
+        {"Authorization": f"token {token}", "Content-Type": "application/json"},
+        method="PUT",
+    )
+    urllib.request.urlopen(request, timeout=60).close()
+
+
+def get(lab: tuple[str, str], name: str) -> Any:  # noqa: F811
+    address, token = lab
+    request = urllib.request.Request(
+        f"{address}/api/contents/{name}", headers={"Authorization": f"token {token}"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return nbformat.from_dict(json.load(answer)["content"])
+
+
+def run_first(page: Page) -> None:
+    expect(page.get_by_text("sealbook, simulated enclave").filter(visible=True).first).to_be_visible(
+        timeout=60_000
+    )
+    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(timeout=90_000)
+    page.locator(".jp-Cell .cm-content").first.click()
+    page.keyboard.press("Shift+Enter")
+    expect(page.locator(".sealbook-panel").first).to_contain_text(BADGE, timeout=60_000)
+
+
+def attest_again(page: Page) -> None:
+    """Press the button and see the static form change with the bar."""
+    panel, bar = page.locator(".sealbook-panel").first, page.locator(".sealbook-live").first
+    expect(bar).to_contain_text("Last verified at", timeout=60_000)
+    before = panel.inner_text()
+    button = page.get_by_role("button", name="Attest again now").first
+    button.focus()
+    page.keyboard.press("Enter")
+    expect(panel).not_to_have_text(before, timeout=60_000, use_inner_text=True)
+    expect(panel).to_contain_text(BADGE)
+    expect(page.locator(".sealbook-newer .sealbook-panel")).to_have_count(0)
+
+
+def test_in_jupyterlab_the_panel_is_live_in_light_and_dark_and_outlives_its_kernel(
+    browser: Browser,  # noqa: F811
+    lab: tuple[str, str],  # noqa: F811
+    kernel_name: str,
+) -> None:
+    put(lab, "panel.ipynb", kernel_name)
+    use_theme(lab, "JupyterLab Light")
+    address, token = lab
+    page = browser.new_page(viewport={"width": 1400, "height": 1100})
+    page.goto(f"{address}/lab/tree/panel.ipynb?token={token}&reset")
+    run_first(page)
+    attest_again(page)
+    screenshot(page, "panel-lab")
+    page.keyboard.press("Control+s")
+    assert wait_until(lambda: len(get(lab, "panel.ipynb").cells[0].outputs) == 2)
+
+    # Loaded again while the kernel runs: the bar is there again, in the other theme.
+    use_theme(lab, "JupyterLab Dark")
+    page.goto(f"{address}/lab/tree/panel.ipynb?token={token}&reset")
+    expect(page.locator('body[data-jp-theme-light="false"]')).to_have_count(1, timeout=60_000)
+    written = page.locator(".sealbook-panel").first
+    expect(written).to_contain_text(BADGE, timeout=60_000)
+    # The output that was loaded does not follow the kernel any more, so the bar shows the newer one.
+    page.get_by_role("button", name="Attest again now").first.click(timeout=60_000)
+    expect(page.locator(".sealbook-newer .sealbook-panel").first).to_contain_text(BADGE, timeout=60_000)
+    assert page.locator(".sealbook-newer .sealbook-panel").first.inner_text() != written.inner_text()
+    screenshot(page, "panel-lab-dark")
+
+    # Opened again without its kernel: the button is gone, the facts are not.
+    page.get_by_role("menuitem", name="Kernel").first.click()
+    page.get_by_text("Shut Down Kernel", exact=True).click()
+    page.goto(f"{address}/lab/tree/panel.ipynb?token={token}&reset")
+    again = page.locator(".sealbook-panel").first
+    expect(again).to_contain_text("This was written at", timeout=60_000)
+    expect(again).to_contain_text("Chain of trust")
+    page.close()
+    saved = get(lab, "panel.ipynb")
+    outputs = saved.cells[0].outputs
+    assert set(outputs[0].data) == {"text/html", "text/plain"}
+    assert "application/vnd.jupyter.widget-view+json" in outputs[1].data
+
+
+def test_in_notebook_7_the_panel_is_live(
+    browser: Browser,  # noqa: F811
+    lab: tuple[str, str],  # noqa: F811
+    kernel_name: str,
+) -> None:
+    put(lab, "panel7.ipynb", kernel_name)
+    address, token = lab
+    page = browser.new_page(viewport={"width": 1200, "height": 1000})
+    page.goto(f"{address}/notebooks/panel7.ipynb?token={token}")
+    run_first(page)
+    attest_again(page)
+    screenshot(page, "panel-notebook")
+    page.close()
+
+
+def export(source: Path) -> Path:
+    """Export with nbconvert as it comes: no option, no configuration."""
+    subprocess.run(
+        [sys.executable, "-m", "nbconvert", "--to", "html", str(source)], check=True, capture_output=True
+    )
+    return source.with_suffix(".html")
+
+
+def check_export(browser: Browser, page_file: Path, panels: int) -> None:  # noqa: F811
+    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 1000})
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(page_file.as_uri())
+    expect(page.locator(".sealbook-panel")).to_have_count(panels, timeout=30_000)
+    for panel in page.locator(".sealbook-panel").all():
+        expect(panel).to_be_visible()
+        expect(panel).to_contain_text(BADGE)
+        expect(panel).to_contain_text("cannot know what came later")
+        # Where nothing runs, everything can be opened all the same.
+        panel.locator("summary").first.click()
+        expect(panel.locator("details").first).to_contain_text("The platform has every update")
+    sources = page.locator(".sealbook-panel").evaluate_all(
+        "all => all.flatMap(each => [...each.querySelectorAll('[src], [href], script, link')]).length"
+    )
+    assert sources == 0
+    screenshot(page, page_file.stem)
+    context.close()
+
+
+def test_an_export_of_a_papermill_run_shows_the_whole_panel_without_a_network(
+    browser: Browser,  # noqa: F811
+    kernel_name: str,
+    tmp_path: Path,
+) -> None:
+    book = new_notebook(cells=[new_code_cell(cell) for cell in CELLS])
+    nbformat.write(book, tmp_path / "in.ipynb")
+    papermill.execute_notebook(
+        tmp_path / "in.ipynb", tmp_path / "batch.ipynb", kernel_name=kernel_name, progress_bar=False
+    )
+    executed = nbformat.read(tmp_path / "batch.ipynb", as_version=4)
+    assert "widgets" not in executed.metadata
+    assert [set(each.data) for cell in executed.cells for each in cell.outputs] == [
+        {"text/html", "text/plain"},
+        {"text/html", "text/plain"},
+    ]
+    check_export(browser, export(tmp_path / "batch.ipynb"), 2)
+
+
+def test_an_export_of_a_live_notebook_shows_it_too_with_and_without_widget_state(
+    browser: Browser,  # noqa: F811
+    kernel_name: str,
+    tmp_path: Path,
+) -> None:
+    # As JupyterLab runs a cell; nbclient keeps the state of widgets as a person can ask Lab to.
+    book = new_notebook(cells=[new_code_cell("import sealbook\nsealbook.AttestationPanel(live=True)")])
+    nbformat.write(book, tmp_path / "in.ipynb")
+    papermill.execute_notebook(
+        tmp_path / "in.ipynb", tmp_path / "state.ipynb", kernel_name=kernel_name, progress_bar=False
+    )
+    executed = nbformat.read(tmp_path / "state.ipynb", as_version=4)
+    assert executed.metadata.widgets
+    check_export(browser, export(tmp_path / "state.ipynb"), 1)
+    del executed.metadata["widgets"]
+    nbformat.write(executed, tmp_path / "stateless.ipynb")
+    check_export(browser, export(tmp_path / "stateless.ipynb"), 1)
