@@ -37,6 +37,7 @@ class Brokered:
     audit: AuditLog
     remote: RemoteBroker
     policy: Policy
+    endpoint: BrokerEndpoint
 
 
 @contextmanager
@@ -70,7 +71,7 @@ def attached(directory: Path, *, attested: bool = True) -> Iterator[Brokered]:
     session.detach()
     session.attach(remote)
     try:
-        yield Brokered(broker, keyring, audit, remote, policy)
+        yield Brokered(broker, keyring, audit, remote, policy, endpoint)
     finally:
         session.detach()
         endpoint.close()

@@ -16,8 +16,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from sealbook.artifacts import open, seal, unseal
     from sealbook.jupyter.magics import load_ipython_extension
+    from sealbook.jupyter.panel import AttestationPanel
 
-__all__ = ["__version__", "load_ipython_extension", "open", "seal", "unseal"]
+__all__ = ["AttestationPanel", "__version__", "load_ipython_extension", "open", "seal", "unseal"]
 
 # So that pd.read_parquet("sealed::path") works wherever sealbook was imported; nothing is loaded for it.
 accept_sealed_urls()
@@ -27,6 +28,7 @@ _HOMES = {
     "unseal": "sealbook.artifacts",
     "open": "sealbook.artifacts",
     "load_ipython_extension": "sealbook.jupyter.magics",
+    "AttestationPanel": "sealbook.jupyter.panel",
 }
 
 

@@ -26,11 +26,12 @@ from sealbook.broker import (
     RemoteBroker,
     open_keyring,
 )
-from sealbook.errors import InputError, RefusedError
+from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.sealing import KeyProvider, KeyUnavailableError, SealingKey, check_key_name
 
 if TYPE_CHECKING:
     from sealbook.attestation import AttestationResult
+    from sealbook.broker import Appraisal
     from sealbook.broker.keyring import StoredKey
 
 #: Names the default key of unattested processes, such as papermill's. An attested kernel does not look at
@@ -49,6 +50,10 @@ HOW_TO_ATTEST = (
 
 #: Called with its name whenever another default key is chosen: what seals elsewhere follows it.
 on_default_key: list[Callable[[str], None]] = []
+
+
+#: Called after every attempt of this process's session to attest anew: with why it failed, or None.
+on_attestation: list[Callable[[SealbookError | None], None]] = []
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,21 @@ class Session(ABC):
         ------
         RefusedError
             When the session cannot attest.
+        """
+
+    @abstractmethod
+    def appraisal(self, *, renew: bool = True) -> Appraisal | None:
+        """Have the present evidence verified again, now; None where there is nobody who would.
+
+        Parameters
+        ----------
+        renew
+            Whether to attest anew where the broker's session has expired.
+
+        Raises
+        ------
+        SealbookError
+            The broker did not answer, or what it says is no appraisal.
         """
 
     @abstractmethod
@@ -172,6 +192,7 @@ class BrokeredSession(Session):
         super().__init__()
         self._remote = remote
         self._result = remote.result()
+        remote.on_attest.append(self._attested_anew)
 
     @property
     def keys(self) -> KeyProvider:  # noqa: D102 - described in Session
@@ -182,8 +203,19 @@ class BrokeredSession(Session):
         return self._result
 
     def reattest(self) -> AttestationResult:  # noqa: D102
-        self._result = self._remote.attest()
+        self._remote.attest()
         return self._result
+
+    def _attested_anew(self, outcome: AttestationResult | SealbookError) -> None:
+        """Keep a new verdict, also of an attestation that a key's release made necessary."""
+        refusal = outcome if isinstance(outcome, SealbookError) else None
+        if not isinstance(outcome, SealbookError):
+            self._result = outcome
+        for listener in list(on_attestation):
+            listener(refusal)
+
+    def appraisal(self, *, renew: bool = True) -> Appraisal:  # noqa: D102
+        return self._remote.appraisal(renew=renew)
 
     def key_entries(self) -> tuple[KeyEntry, ...]:  # noqa: D102
         entries = (KeyEntry(key.name, key.guard, usable=True) for key in self._remote.keys())  # noqa: SIM118
@@ -222,6 +254,9 @@ class UnattestedSession(Session):
 
     def reattest(self) -> AttestationResult:  # noqa: D102
         raise RefusedError(f"This kernel is not attested and cannot become so; {HOW_TO_ATTEST}.")
+
+    def appraisal(self, *, renew: bool = True) -> None:  # noqa: D102
+        return None
 
     def key_entries(self) -> tuple[KeyEntry, ...]:  # noqa: D102
         return self._keys.entries()

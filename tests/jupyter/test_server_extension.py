@@ -8,11 +8,14 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 from helpers import wait_until
@@ -75,6 +78,15 @@ def run(server: JupyterServer, kernel: str, code: str) -> str:
             answer = json.loads(channel.recv())
             if answer["msg_type"] == "execute_reply":
                 return str(answer["content"]["status"])
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process runs no more, with all its threads; its parent may not have noticed."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() == psutil.STATUS_ZOMBIE and len(os.listdir(f"/proc/{pid}/task")) == 1
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return True
 
 
 @contextlib.contextmanager
@@ -158,6 +170,19 @@ def test_a_refused_key_is_told_with_its_reason(server, verified):
     last = facts(server, verified)["keys"][-1]
     assert (last["key"], last["decision"]) == ("nobodys", "refused")
     assert "nobodys" in last["why"]
+
+
+def test_where_spark_runs_is_told_once_it_does(server, kernel_name):
+    kernel = server.kernel("spark.ipynb", kernel_name)
+    before = facts(server, kernel)["cluster"]
+    assert (before["where"], before["started"], before["nodes"]) == ("local", False, [])
+    assert "not been used" in before["note"]
+    assert run(server, kernel, "assert spark.range(3).count() == 3") == "ok"
+    found = facts(server, kernel)
+    after = found["cluster"]
+    assert (after["where"], after["name"], after["started"], after["note"]) == ("local", "", True, "")
+    assert found["artifacts"] == [], "where code runs is no artifact"
+    server.request("DELETE", f"api/kernels/{kernel}")
 
 
 def test_attesting_again_gives_other_evidence_also_while_a_cell_runs(server, kernel_name):
@@ -265,20 +290,22 @@ def test_a_killed_kernel_is_not_called_verified_until_its_successor_is(server, k
     before = server.trust(kernel)["evidence"]
     # Not through the server: as the host would.
     assert run(server, kernel, "import os; open('pid', 'w').write(str(os.getpid()))") == "ok"
-    os.kill(int((server.root / "pid").read_text()), signal.SIGKILL)
-    seen = []
-    assert wait_until(lambda: seen.append(server.trust(kernel)) or seen[-1]["state"] == "starting")
+    pid = int((server.root / "pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: has_ended(pid))
+    # From now on, also before the server takes notice and starts another.
+    seen = [server.trust(kernel)]
     assert wait_until(lambda: seen.append(server.trust(kernel)) or seen[-1]["state"] == "simulated")
-    states = [each["state"] for each in seen]
-    after = states.index("starting")
-    assert all(each["evidence"] != before for each in seen[after:])
+    assert seen[0]["state"] == "starting"
+    assert {each["state"] for each in seen} == {"starting", "simulated"}
+    assert all(each["evidence"] != before for each in seen)
     server.request("DELETE", f"api/kernels/{kernel}")
 
 
 # -- what is exported ------------------------------------------------------------------------
 
 
-def test_the_exported_evidence_is_judged_the_same_without_this_server(server, verified):
+def test_the_exported_evidence_is_judged_the_same_without_this_server(server, verified, tmp_path):
     answer = server.request("GET", f"sealbook/api/kernels/{verified}/evidence")
     assert answer.status_code == 200
     assert "attachment" in answer.headers["Content-Disposition"]
@@ -291,6 +318,14 @@ def test_the_exported_evidence_is_judged_the_same_without_this_server(server, ve
         expected_report_data=exported.report_data,
     )
     assert again == exported.result
+    path = tmp_path / "evidence.json"
+    path.write_bytes(answer.content)
+    elsewhere = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "LANG": "C.UTF-8"}
+    checked = subprocess.run(
+        [sys.executable, "-m", "sealbook", "verify", str(path)], env=elsewhere, capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "simulated" in checked.stdout
 
 
 def test_the_copied_policy_admits_what_runs_and_nothing_else(server, verified):
@@ -385,14 +420,17 @@ def test_only_files_below_the_servers_root_can_be_named(server, path):
     "body",
     [
         [],
+        ["path", "key"],
         "text",
-        {"path": 1},
-        {"path": "x", "more": "y"},
-        {"path": "x", "key": ["letters"]},
-        {"path": "x", "force": 1},
+        {"path": 1, "key": "letters"},
+        {"path": "shape.txt", "key": "letters", "more": "y"},
+        {"path": "shape.txt", "key": ["letters"]},
+        {"path": "shape.txt", "key": "letters", "force": 1},
+        {"path": "shape.txt", "key": "letters", "target": None},
     ],
 )
 def test_requests_of_another_shape_are_refused(server, body):
+    (server.root / "shape.txt").write_text("sealed by nobody")
     answer = server.request("POST", "sealbook/api/sealed/seal", json=body)
     assert answer.status_code == 400
     assert "Traceback" not in answer.text

@@ -22,11 +22,17 @@ class Notebook:
         self.client.start_channels()
         self.client.wait_for_ready(timeout=60)
 
-    def run(self, code: str) -> list[dict[str, Any]]:
-        """Return the contents of what the cell showed, in order, each with its message type."""
+    def run(self, code: str, *, somebody: bool = False) -> list[dict[str, Any]]:
+        """Return the contents of what the cell showed, in order, each with its message type.
+
+        `somebody` sits before the notebook and could be asked something; otherwise it is a batch run.
+        """
         shown: list[dict[str, Any]] = []
         self.client.execute_interactive(
-            code, timeout=60, output_hook=lambda m: shown.append({"type": m["msg_type"], **m["content"]})
+            code,
+            timeout=60,
+            allow_stdin=somebody,
+            output_hook=lambda m: shown.append({"type": m["msg_type"], **m["content"]}),
         )
         return [message for message in shown if message["type"] not in ("status", "execute_input")]
 
@@ -49,10 +55,34 @@ def notebook(kernel_name: str, directory: Path) -> Iterator[Notebook]:
 
 def test_attest_works_without_loading_anything_and_says_simulated(notebook: Notebook) -> None:
     for line in ("%attest", "%attest --fresh"):
-        (shown,) = notebook.run(line)
-        assert shown["type"] == "display_data"
+        (shown,) = [each for each in notebook.run(line) if each["type"] == "display_data"]
         assert "simulated" in shown["data"]["text/plain"].lower()
         assert "no hardware protects it" in shown["data"]["text/html"]
+
+
+def test_a_batch_run_gets_no_widget_and_somebody_at_the_notebook_gets_a_button(notebook: Notebook) -> None:
+    batch = notebook.run("import sealbook\nsealbook.AttestationPanel()")
+    assert [each["type"] for each in batch] == ["display_data"]
+    assert set(batch[0]["data"]) == {"text/html", "text/plain"}
+    live = notebook.run("panel = sealbook.AttestationPanel()\npanel", somebody=True)
+    opened = [each for each in live if each["type"] == "comm_open"]
+    assert "Attest again now" in opened[-1]["data"]["state"]["_esm"]
+    first, second = (each for each in live if each["type"] == "display_data")
+    assert set(first["data"]) == {"text/html", "text/plain"}
+    assert "application/vnd.jupyter.widget-view+json" in second["data"]
+
+
+def test_attesting_again_updates_what_every_cell_shows(notebook: Notebook) -> None:
+    first = notebook.run("sealbook.AttestationPanel()")[0]
+    name = first["transient"]["display_id"]
+    updates = [
+        each
+        for each in notebook.run("from sealbook import session\n_ = session.current().reattest()")
+        if each["type"] == "update_display_data"
+    ]
+    (mine,) = [each for each in updates if each["transient"]["display_id"] == name]
+    assert mine["data"]["text/html"] != first["data"]["text/html"]
+    assert "Simulated enclave" in mine["data"]["text/html"]
 
 
 def test_what_one_notebook_sealed_another_of_the_same_user_opens(

@@ -40,9 +40,14 @@ def shown(notebook: Any, kind: str) -> str:
     return "\n".join(texts)
 
 
-def test_there_are_the_two_notebooks() -> None:
-    names = [path.name for path in COMMITTED]
-    assert {"01-quickstart.ipynb", "02-what-attestation-proves.ipynb"} <= set(names)
+def test_there_are_the_five_notebooks() -> None:
+    assert [path.name for path in COMMITTED] == [
+        "01-quickstart.ipynb",
+        "02-what-attestation-proves.ipynb",
+        "03-chain-of-trust.ipynb",
+        "04-who-can-read-this.ipynb",
+        "05-scale-unchanged.ipynb",
+    ]
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
@@ -109,6 +114,49 @@ def test_every_forgery_of_the_lesson_is_refused_by_the_check_that_it_teaches(
     assert "simulated" in plain
     for check in EXPECTED:
         assert f">{check}<" in page, check
+
+
+def test_the_walk_along_the_chain_verifies_a_genuine_quote_and_breaks_every_link_of_it(
+    kernel_name: str, tmp_path: Path
+) -> None:
+    executed = execute("03-chain-of-trust.ipynb", kernel_name, tmp_path)
+    page, plain = shown(executed, "text/html"), shown(executed, "text/plain")
+    assert "Attested genuine SGX enclave" in plain
+    assert "Hello, world!" in plain
+    assert "collateral-time" in plain
+    for link in ("Quote", "Quoting enclave", "TCB info", "QE identity", "Revocation lists", "Policy"):
+        assert f">{link}</td>" in page, link
+    assert "PCK CA, Root, TCB signer" in page  # a platform under a root of one's own
+    assert "refused: qe-signature" in plain
+    # The kernel's own panel at the end, and nothing that only lives in a browser.
+    assert "Simulated enclave: no hardware protects it" in page
+    assert "widgets" not in executed.metadata
+
+
+def test_the_walk_takes_another_byte_as_a_parameter(kernel_name: str, tmp_path: Path) -> None:
+    loaded = nbformat.read(NOTEBOOKS / "03-chain-of-trust.ipynb", as_version=4)
+    (chosen,) = [cell for cell in loaded.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert chosen.source == "place = 950"
+    executed = execute("03-chain-of-trust.ipynb", kernel_name, tmp_path, parameters={"place": 176})
+    assert "refused: measurement" in shown(executed, "text/plain") or "refused: signature" in shown(
+        executed, "text/plain"
+    )
+
+
+def test_nobody_reads_the_secret_but_a_host_that_looks_into_the_memory_of_a_simulated_enclave(
+    kernel_name: str, tmp_path: Path
+) -> None:
+    executed = execute("04-who-can-read-this.ipynb", kernel_name, tmp_path)
+    plain = shown(executed, "text/plain")
+    assert "the secret is in them: False" in plain
+    assert "OPENED" not in plain
+    # What the host finds in memory depends on whether the system lets it look; both are said honestly.
+    assert "FOUND THE SECRET" in plain or "not allowed to look" in plain
+    assert plain.count("heard nothing; turned away: True") == 2
+    assert "made for another challenge, channel or purpose" in plain
+    assert plain.count("refused: ") >= 2
+    assert "the log is whole: True" in plain
+    assert "data-state=" in shown(executed, "text/html")
 
 
 #: Checks that the lesson's table names: a change of the verifier must not silently empty the lesson.

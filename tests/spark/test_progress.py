@@ -55,6 +55,17 @@ def test_what_is_shown_is_escaped_and_plain_text_beside_the_page() -> None:
     assert "1 job cancelled after 1.0 s" in published.calls[-1][0]["text/plain"]
 
 
+def test_the_numbers_are_there_for_pages_that_show_them_elsewhere_too() -> None:
+    published = Published()
+    bar = Bar(published, "local")
+    bar.show(Snapshot(jobs=1, active=1, stages=1, tasks=10, done=5, running=2))
+    bar.close(Snapshot(jobs=1), 1.0, cancelled=False)
+    shown, closed = (data["application/vnd.sealbook.progress+json"] for data, _, _ in published.calls)
+    numbers = {"jobs": 1, "active": 1, "stages": 1, "tasks": 10, "done": 5, "running": 2}
+    assert shown == numbers | {"where": "local", "ended": False}
+    assert closed["ended"] is True
+
+
 def test_a_bar_that_was_never_shown_is_not_closed_either() -> None:
     published = Published()
     Bar(published, "local").close(Snapshot(jobs=1), 0.1, cancelled=False)

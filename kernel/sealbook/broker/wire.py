@@ -315,6 +315,9 @@ class RemoteBroker:
         self._number = 0
         self._keys: dict[tuple[str, int], SealingKey] = {}
         self._current: dict[str, tuple[int, float]] = {}
+        #: Called after each attempt to attest anew, also of one that nobody asked for by name, with the new
+        #: verdict or with why there is none.
+        self.on_attest: list[Callable[[AttestationResult | SealbookError], None]] = []
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -343,15 +346,15 @@ class RemoteBroker:
         answer = self._ask("result")
         return _understood(lambda: AttestationResult.from_dict(answer["result"]))
 
-    def appraisal(self) -> Appraisal:
-        """Have the evidence verified again, now; see :class:`Appraisal`. Refusing verdicts are returned.
+    def appraisal(self, *, renew: bool = True) -> Appraisal:
+        """Have the evidence verified again, now. Refusing verdicts are returned, not raised.
 
-        Raises
-        ------
-        SessionEndedError
-            The session has expired: :meth:`attest` begins another.
+        Parameters
+        ----------
+        renew
+            Whether to attest anew where the session has expired; else that is a SessionEndedError.
         """
-        answer = self._ask("appraisal")
+        answer = self._ask_again("appraisal") if renew else self._ask("appraisal")
         return _understood(lambda: Appraisal.read(answer))
 
     def attest(self) -> AttestationResult:
@@ -362,6 +365,15 @@ class RemoteBroker:
         RefusedError
             The evidence was refused; the session before it stays.
         """
+        try:
+            result = self._attest()
+        except SealbookError as error:
+            self._tell(error)
+            raise
+        self._tell(result)
+        return result
+
+    def _attest(self) -> AttestationResult:
         if self._evidence is None:
             raise RefusedError("This kernel cannot make new evidence; restart it to attest again.")
         with self._lock:
@@ -369,6 +381,13 @@ class RemoteBroker:
             nonce = _understood(lambda: _unb64(challenge["nonce"], "nonce"))
             answer = self._ask("attest", evidence=_b64(self._evidence(nonce)))
             return _understood(lambda: AttestationResult.from_dict(answer["result"]))
+
+    def _tell(self, outcome: AttestationResult | SealbookError) -> None:
+        for listener in list(self.on_attest):
+            try:
+                listener(outcome)
+            except Exception:  # who shows the verdict must not be able to undo it
+                _log.exception("The outcome of an attestation could not be shown.")
 
     def event(self, action: str, **facts: str | int) -> None:
         """Have the audit log record what was done with a key: "sealed", "unseal" or "opened"."""

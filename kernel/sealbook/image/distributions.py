@@ -35,9 +35,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
 }
 
 #: Required by something above and of no use in an enclave: a debugger that listens on a port, the completer
-#: that keeps pickles, what talks to a desktop's keyring, and what builds packages or plots in a browser.
+#: that keeps pickles, what talks to a desktop's keyring, what builds packages or plots in a browser, and the
+#: browser's half of widgets, which the Jupyter server serves.
 LEFT_OUT = frozenset(
-    {"debugpy", "jedi", "parso", "secretstorage", "jeepney", "setuptools", "wheel", "pip"}
+    {"jupyterlab-widgets", "widgetsnbextension"}
+    | {"debugpy", "jedi", "parso", "secretstorage", "jeepney", "setuptools", "wheel", "pip"}
     | {"tensorboard", "tensorboard-data-server", "libclang"}
 )
 

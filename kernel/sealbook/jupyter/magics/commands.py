@@ -12,7 +12,7 @@ from IPython.display import display
 from sealbook import artifacts, session
 from sealbook.errors import InputError, RefusedError
 from sealbook.jupyter.magics.arguments import MagicParser, one_line_errors, read_context
-from sealbook.jupyter.magics.display import AttestationView, KeysView
+from sealbook.jupyter.magics.display import KeysView
 from sealbook.jupyter.magics.scale import SCALE
 
 _CONTEXT_HELP = "bind the file to public text; may be repeated"
@@ -79,9 +79,16 @@ class SealbookMagics(Magics):
             raise RefusedError(
                 f"This kernel is not attested: nothing vouches for what it runs; {session.HOW_TO_ATTEST}."
             )
-        display(AttestationView(result))
+        # Loaded here and not with the kernel, whose start would wait for it.
+        from sealbook.jupyter.panel import AttestationPanel
+
+        panel = AttestationPanel()
+        display(panel)
+        facts = panel.facts
+        if facts.note:
+            raise RefusedError(facts.note)
         # A kernel that its policy admits without evidence goes on: the policy's author said so by name.
-        result.require()
+        (facts.result or result).require()
 
     @line_cell_magic
     @one_line_errors

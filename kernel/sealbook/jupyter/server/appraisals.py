@@ -46,7 +46,9 @@ class Appraisals:
             The session has ended, or there is no collateral to be had.
         """
         result, collateral = broker.appraise(session)
-        chain = chain_of_trust(session.evidence, collateral, session.policy, result)
+        chain = chain_of_trust(
+            session.evidence, collateral, session.policy, result, memory=broker.remembers_collateral
+        )
         self._last[session] = appraisal = Appraisal(result, collateral, chain)
         return appraisal
 

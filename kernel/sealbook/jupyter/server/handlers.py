@@ -11,7 +11,7 @@ from jupyter_server.services.sessions.sessionmanager import ModelName
 from jupyter_server.utils import url_path_join
 
 from sealbook.attestation import AttestationRefusedError, policy_text
-from sealbook.attestation.evidence_file import EvidenceFile
+from sealbook.attestation.evidence_file import MEDIA_TYPE, EvidenceFile
 from sealbook.broker import BrokerEndpoint
 from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.jupyter.embedded import embedded_broker
@@ -198,7 +198,7 @@ class EvidenceHandler(_KernelMixin, SealbookHandler):
         )
         name = f"evidence-{found.result.evidence_id[:16]}.json"
         self.set_header("Content-Disposition", f'attachment; filename="{name}"')
-        await self.finish(exported.to_json())
+        await self.finish(exported.to_json(), set_content_type=MEDIA_TYPE)
 
 
 class PolicyHandler(_KernelMixin, SealbookHandler):

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sealbook.attestation import AttestationResult
-from sealbook.attestation.chain_of_trust import Link, meaning_of_advisory, meaning_of_claim, meaning_of_status
+from sealbook.attestation.chain_of_trust import Link
+from sealbook.attestation.meanings import described_claims, meaning_of_advisory, meaning_of_status
 from sealbook.broker import UNGUARDED
 from sealbook.broker.session import AttestedSession
 
@@ -65,10 +66,7 @@ def channel(session: AttestedSession) -> dict[str, Any]:
         "audience": session.audience,
         "bound": session.result.bound,
         "report_data": session.report_data.hex(),
-        "claims": [
-            {"name": name, "value": value.decode(errors="replace"), "meaning": meaning_of_claim(name)}
-            for name, value in session.claims.items()
-        ],
+        "claims": described_claims(session.claims),
     }
 
 
