@@ -110,8 +110,10 @@ export class TrustModel implements IDisposable {
 
   /** Ask because someone looks again: what was found before they looked away is not shown first. */
   seen(): void {
-    if (this._seen && (this._trust === ASKING || now() - this._answeredAt > SOON)) {
-      this._set(ASKING);
+    if (this._seen) {
+      if (now() - this._answeredAt > SOON) {
+        this._set(ASKING);
+      }
       this.refresh();
     }
   }
