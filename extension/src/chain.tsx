@@ -45,14 +45,13 @@ function Link(props: { link: ILink; trans: Translation }): JSX.Element {
   };
   const verdict = verdictOfLink(link);
   return (
-    <li className={`sealbook-Link sealbook-mod-${verdict}${link.side ? ' sealbook-mod-side' : ''}`} data-verdict={verdict}>
+    <li className={`sealbook-Link sealbook-mod-${verdict}`} data-verdict={verdict}>
       <details open={verdict === 'failed'}>
         <summary>
           <Mark verdict={verdict} />
           <b>{link.name}</b>
           <span className="sealbook-Verdict">
             {link.checks.length > 0 && words[verdict]}
-            {link.side && ' ' + trans.__('(from the side)')}
           </span>
         </summary>
         <p>{link.title}</p>
@@ -88,11 +87,20 @@ export function Chain(props: { chain: readonly ILink[]; note: string; trans: Tra
   if (chain.length === 0) {
     return <p className="sealbook-Empty">{note || trans.__('There is no evidence: nothing leads to a root.')}</p>;
   }
+  const links = (side: boolean) =>
+    chain
+      .filter(link => link.side === side)
+      .map((link, index) => <Link key={`${index}-${link.name}`} link={link} trans={trans} />);
+  const joining = links(true);
   return (
-    <ol className="sealbook-Chain">
-      {chain.map((link, index) => (
-        <Link key={`${index}-${link.name}`} link={link} trans={trans} />
-      ))}
-    </ol>
+    <>
+      <ol className="sealbook-Chain">{links(false)}</ol>
+      {joining.length > 0 && (
+        <>
+          <p>{trans.__('What joins the chain from the side:')}</p>
+          <ul className="sealbook-Chain sealbook-mod-joining">{joining}</ul>
+        </>
+      )}
+    </>
   );
 }

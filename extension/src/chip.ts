@@ -5,6 +5,7 @@ import {
   listen,
   removeAttribute,
   removeAttributes,
+  removeChildren,
   setAttribute,
   setOnlyChild,
   setText,
@@ -115,6 +116,8 @@ export class TrustChip {
     const keep = () => {
       setOnlyChild(box, this.host);
       removeAttributes(this.host);
+      // Not drawn, as the shadow tree has no slot for it; but read by whoever reads the page's text.
+      removeChildren(this.host);
       for (let i = 0; i < UNWANTED.length; i++) {
         removeAttribute(box, UNWANTED[i]);
       }

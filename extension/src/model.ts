@@ -17,6 +17,12 @@ const RETRY = 5;
 /** Seconds after which an answer that nothing confirmed is shown no longer, should the page be kept from asking. */
 const LIFETIME = 150;
 
+/**
+ * Seconds after the beginning of a restart in which the attestation of before does not count, whatever the status:
+ * the kernel that ends still says "busy" and "idle" of that.
+ */
+const RESTART = 30;
+
 /** The statuses of a kernel that is there and not on its way to another one. */
 const SETTLED: readonly Kernel.Status[] = ['idle', 'busy', 'unknown'];
 
@@ -38,6 +44,7 @@ export class TrustModel implements IDisposable {
   private readonly _views: { readonly visible: () => boolean; readonly update: () => void }[] = [];
   private _trust = ASKING;
   private _outdated = '';
+  private _outdatedAt = 0;
   private _question = 0;
   private _lifetime = 0;
   private _staleTimer = 0;
@@ -110,8 +117,10 @@ export class TrustModel implements IDisposable {
 
   /** Ask because someone looks again: what was found before they looked away is not shown first. */
   seen(): void {
-    if (this._seen && (this._trust === ASKING || now() - this._answeredAt > SOON)) {
-      this._set(ASKING);
+    if (this._seen) {
+      if (now() - this._answeredAt > SOON) {
+        this._set(ASKING);
+      }
       this.refresh();
     }
   }
@@ -159,6 +168,7 @@ export class TrustModel implements IDisposable {
     if (status === 'restarting' || status === 'autorestarting' || status === 'terminating' || status === 'dead') {
       // The server may not know yet: its last attestation does not count until the kernel is back.
       this._outdated = this._trust.evidence || this._outdated;
+      this._outdatedAt = now();
       this._forget();
     } else if (this._outdated || this._trust.state === 'starting') {
       this.refresh();
@@ -188,7 +198,7 @@ export class TrustModel implements IDisposable {
     let shown = trust;
     if (this._outdated && trust.evidence === this._outdated) {
       const status = this._session.session?.kernel?.status ?? 'unknown';
-      shown = isAmong(status, SETTLED) ? trust : ASKING;
+      shown = isAmong(status, SETTLED) && now() - this._outdatedAt > RESTART ? trust : ASKING;
     }
     if (shown === trust && trust.evidence) {
       this._outdated = '';

@@ -258,6 +258,17 @@ export function setOnlyChild(parent: Node, child: Node): void {
   }
 }
 
+/** Remove all that is in a node. */
+export function removeChildren(parent: Node): void {
+  for (;;) {
+    const children = call(native.childNodes, parent, []);
+    if (call(native.countOf, children, []) === 0) {
+      return;
+    }
+    call(native.removeChild as never, parent, [children[0]]);
+  }
+}
+
 /** The node in which a node is. */
 export function parentOf(node: Node): Node | null {
   return call(native.parentNode, node, []);

@@ -77,8 +77,9 @@ export class TrustPanel extends ReactWidget {
         <div className="sealbook-Summary" data-state={trust.state} data-stale={trust.stale !== ''}>
           <p className="sealbook-Document">{details.trust.path}</p>
           <p>
-            <b>{word}</b> {trust.state === 'unknown' ? this._words.unknown : trust.summary}
+            <b>{word}</b>
           </p>
+          <p>{trust.state === 'unknown' ? this._words.unknown : trust.summary}</p>
           {trust.stale && <p>{trust.stale}</p>}
           {trust.refusals.length > 1 && (
             <ul>
@@ -178,10 +179,12 @@ export class TrustPanel extends ReactWidget {
               <Fact name={trans.__('For')} value={channel.audience} />
               <Fact name="REPORTDATA" value={channel.report_data} trans={trans} code copy />
               {channel.claims.map(claim => (
-                <div key={claim.name}>
+                <div key={claim.name} className="sealbook-mod-wide">
                   <dt title={claim.meaning}>{claim.name}</dt>
                   <dd>
                     <code>{claim.value}</code>
+                  </dd>
+                  <dd>
                     <small>{claim.meaning}</small>
                   </dd>
                 </div>

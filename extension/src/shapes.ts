@@ -15,8 +15,8 @@ const SHAPES: Readonly<Record<ShownState | 'stale', { readonly area: string; rea
   starting: { area: 'M1.2 8a1.8 1.8 0 1 0 3.6 0 1.8 1.8 0 1 0-3.6 0M6.2 8a1.8 1.8 0 1 0 3.6 0 1.8 1.8 0 1 0-3.6 0M11.2 8a1.8 1.8 0 1 0 3.6 0 1.8 1.8 0 1 0-3.6 0', line: '' },
   // An empty ring.
   none: { area: '', line: 'M2.5 8a5.5 5.5 0 1 0 11 0 5.5 5.5 0 1 0-11 0' },
-  // A question mark in a diamond.
-  unknown: { area: 'M8 .6L15.4 8 8 15.4.6 8z', line: 'M6.2 6.4c0-2.4 3.6-2.4 3.6 0C9.8 7.8 8 7.8 8 9.4M8 11.4v.4' },
+  // An exclamation mark in a triangle.
+  unknown: { area: 'M8 1l7.4 13.6H.6z', line: 'M8 6v4M8 12.2v.2' },
   // A clock.
   stale: { area: 'M1 8a7 7 0 1 0 14 0A7 7 0 1 0 1 8', line: 'M8 3.8V8l2.8 2' }
 };

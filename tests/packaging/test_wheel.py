@@ -23,6 +23,12 @@ def names(tmp_path_factory) -> set[str]:
         ROOT / "kernel", copy / "kernel", ignore=shutil.ignore_patterns("__pycache__", "sealbook.jar")
     )
     (copy / "kernel/sealbook/spark/sealbook.jar").write_bytes(b"PK")
+    # The same for the JupyterLab extension: tests/packaging/test_extension.py looks at the built one.
+    shutil.copytree(
+        ROOT / "extension", copy / "extension", ignore=shutil.ignore_patterns("node_modules", "build", "lib", ".yarn")
+    )
+    (copy / "extension/build/labextension").mkdir(parents=True)
+    (copy / "extension/build/labextension/package.json").write_text("{}")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(copy / "dist")],
         cwd=copy,
@@ -41,4 +47,12 @@ def test_it_has_the_java_part(names):
 def test_it_has_every_module_and_nothing_outside_the_package(names):
     modules = {str(path.relative_to(ROOT / "kernel")) for path in (ROOT / "kernel/sealbook").rglob("*.py")}
     assert modules <= names
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"sealbook"}
+    inside = {name for name in names if ".dist-info/" not in name and ".data/" not in name}
+    assert {name.split("/")[0] for name in inside} == {"sealbook"}
+
+
+def test_it_has_the_extension_and_enables_the_servers_part(names):
+    data = {name.partition(".data/data/")[2] for name in names if ".data/data/" in name}
+    assert "share/jupyter/labextensions/sealbook/package.json" in data
+    assert "share/jupyter/labextensions/sealbook/install.json" in data
+    assert "etc/jupyter/jupyter_server_config.d/sealbook.json" in data

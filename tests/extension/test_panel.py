@@ -1,0 +1,221 @@
+"""The side panel against what the server verified, and with nothing but a keyboard or a screen reader."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import wait_until
+from jupyter_server_process import JupyterServer
+from pages import BUILT, REFUSING, Notebook, screenshot
+from playwright.sync_api import Page, expect
+
+from sealbook.attestation import Policy
+from sealbook.attestation.evidence_file import EvidenceFile
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+Open = Callable[..., Notebook]
+AXE = BUILT.parents[1] / "node_modules/axe-core/axe.min.js"
+PANEL = "#sealbook-panel"
+
+
+@pytest.fixture
+def panel(open_notebook: Open, page: Page) -> Notebook:
+    """A notebook on the simulated kernel with the panel beside it."""
+    notebook = open_notebook()
+    notebook.command("sealbook:open-panel")
+    page.locator(f"{PANEL} [data-section=identity]").wait_for()
+    return notebook
+
+
+def facts_of(page: Page, section: str) -> dict[str, str]:
+    """The names and values of one section, as a person reads them."""
+    return dict(
+        page.evaluate(
+            """section => Object.fromEntries(
+                [...document.querySelectorAll(`#sealbook-panel [data-section=${section}] dl > div`)]
+                    .map(div => [div.querySelector('dt').textContent, div.querySelector('dd').textContent.trim()]))""",
+            section,
+        )
+    )
+
+
+def server_facts(lab: JupyterServer, notebook: Notebook) -> dict[str, Any]:
+    return dict(lab.get(f"sealbook/api/kernels/{notebook.kernel}/attestation"))
+
+
+def violations(page: Page) -> list[Any]:
+    """What axe finds in our own elements."""
+    if not page.evaluate("'axe' in window"):
+        page.add_script_tag(path=AXE)
+    found = page.evaluate(
+        """() => axe.run({include: [['#sealbook-panel'], ['.sealbook-Indicator']].filter(([s]) => document.querySelector(s))})"""
+    )
+    return [(v["id"], v["help"], [node["html"][:200] for node in v["nodes"]]) for v in found["violations"]]
+
+
+def test_the_panel_shows_the_verified_result_and_nothing_else(
+    panel: Notebook, page: Page, lab: JupyterServer, policy_file: Path
+) -> None:
+    found = server_facts(lab, panel)
+    identity, policy = found["identity"], Policy.load(policy_file)
+    shown = facts_of(page, "identity")
+    assert shown["MRENCLAVE"] == identity["mrenclave"] == policy.identities[0].mrenclave[0].hex()
+    assert shown["MRSIGNER"] == identity["mrsigner"]
+    assert shown["Product id"] == str(identity["isv_prod_id"])
+    assert shown["Security version (SVN)"] == str(identity["isv_svn"])
+    assert shown["Admitted by"] == identity["entry"]
+    assert shown["Digest of the policy"] == identity["policy_digest"] == policy.digest
+    assert shown["Fingerprint of the root"] == identity["root_fingerprint"]
+    platform = facts_of(page, "platform")
+    assert platform["TCB status"] == found["platform"]["tcb_status"]
+    expect(page.locator(f"{PANEL} [data-section=platform]")).to_contain_text(found["platform"]["meaning"])
+    channel = facts_of(page, "channel")
+    assert channel["REPORTDATA"] == found["channel"]["report_data"]
+    assert {c["name"]: c["value"] for c in found["channel"]["claims"]}.items() <= channel.items()
+    screenshot(page, "panel")
+
+
+def test_the_chain_is_drawn_link_by_link_with_every_check(panel: Notebook, page: Page, lab: JupyterServer) -> None:
+    chain = server_facts(lab, panel)["chain"]
+    assert chain
+    drawn = page.evaluate(
+        """() => [...document.querySelectorAll('#sealbook-panel .sealbook-Link')].map(link => ({
+            name: link.querySelector('summary b').textContent,
+            checks: [...link.querySelectorAll('.sealbook-Checks li')].map(li => [li.dataset.check, li.dataset.verdict])}))"""
+    )
+    words = {True: "passed", False: "failed", None: "open"}
+    ordered = sorted(chain, key=lambda link: link["side"])
+    assert drawn == [
+        {"name": link["name"], "checks": [[c["name"], words[c["passed"]]] for c in link["checks"]]} for link in ordered
+    ]
+
+
+def test_the_chain_of_real_hardware_leads_to_intel(open_notebook: Open, page: Page, lab: JupyterServer) -> None:
+    notebook = open_notebook()
+    notebook.verdict("intel")
+    notebook.look_again()
+    notebook.expect("Attested")
+    notebook.command("sealbook:open-panel")
+    expect(page.locator(f"{PANEL} [data-section=platform]")).to_contain_text("INTEL-SA-00615")
+    for advisory in server_facts(lab, notebook)["platform"]["advisories"]:
+        expect(page.locator(f"{PANEL} [data-section=platform]")).to_contain_text(advisory["meaning"])
+    assert facts_of(page, "identity")["Root of trust"] == "intel"
+    page.locator(f"{PANEL} [data-section=chain]").scroll_into_view_if_needed()
+    page.locator(f"{PANEL} .sealbook-Link summary").first.click()
+    screenshot(page, "panel-attested")
+
+
+def test_what_is_copied_exported_and_attested_again_is_the_servers(
+    panel: Notebook, page: Page, lab: JupyterServer, tmp_path: Path
+) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    found = server_facts(lab, panel)
+    page.get_by_role("button", name="Copy MRENCLAVE").click()
+    assert wait_until(lambda: page.evaluate("navigator.clipboard.readText()") == found["identity"]["mrenclave"])
+
+    page.get_by_role("button", name="Copy as policy").click()
+    assert wait_until(lambda: found["identity"]["mrenclave"] in page.evaluate("navigator.clipboard.readText()"))
+    copied = Policy.parse(page.evaluate("navigator.clipboard.readText()"))
+    assert copied.identities[0].mrenclave[0].hex() == found["identity"]["mrenclave"]
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export evidence").click()
+    exported = tmp_path / download.value.suggested_filename
+    download.value.save_as(exported)
+    evidence = EvidenceFile.from_json(exported.read_bytes())
+    assert evidence.result.mrenclave == found["identity"]["mrenclave"]
+    assert evidence.report_data.hex() == found["channel"]["report_data"]
+
+    before = found["trust"]["evidence"]
+    page.get_by_role("button", name="Attest again now").click()
+    assert wait_until(lambda: lab.trust(panel.kernel)["evidence"] != before)
+    panel.expect("Simulated")
+    after = server_facts(lab, panel)["channel"]["report_data"]
+    assert wait_until(lambda: facts_of(page, "channel").get("REPORTDATA") == after)
+
+
+def test_keys_artifacts_and_audit_entries_appear_as_they_come(panel: Notebook, page: Page) -> None:
+    expect(page.locator(f"{PANEL} [data-section=keys]")).to_contain_text("No key was asked for")
+    panel.run(
+        "import sealbook\nsealbook.seal({'a': 1}, 'seen-in-the-panel.sealed', key='patients')\n"
+        "sealbook.unseal('seen-in-the-panel.sealed')"
+    )
+    expect(page.locator(f"{PANEL} [data-section=keys]")).to_contain_text("patients v1", timeout=20_000)
+    expect(page.locator(f"{PANEL} [data-section=artifacts]")).to_contain_text("seen-in-the-panel.sealed")
+    expect(page.locator(f"{PANEL} [data-section=audit]")).to_contain_text("release")
+    screenshot(page, "panel-keys")
+
+
+def test_a_refused_kernel_has_a_panel_that_says_why(open_notebook: Open, page: Page, lab: JupyterServer) -> None:
+    notebook = open_notebook(REFUSING)
+    page.locator(".jp-Dialog button.jp-mod-accept").click()
+    notebook.command("sealbook:open-panel")
+    summary = page.locator(f"{PANEL} .sealbook-Summary")
+    expect(summary).to_contain_text("not one the policy admits")
+    expect(summary).to_have_attribute("data-state", "refused")
+    screenshot(page, "panel-refused")
+
+
+def test_an_error_of_the_server_is_one_sentence_in_a_dialog(panel: Notebook, page: Page) -> None:
+    answer = json.dumps({"message": "The kernel kept silent.", "reason": None})
+    page.route("**/attest", lambda route: route.fulfill(status=409, body=answer, content_type="application/json"))
+    page.get_by_role("button", name="Attest again now").click()
+    expect(page.locator(".jp-Dialog-body")).to_have_text("The kernel kept silent.")
+
+
+def test_every_button_is_reached_by_the_keyboard(panel: Notebook, page: Page) -> None:
+    page.locator(f"{PANEL} button").first.focus()
+    wanted = page.locator(f"{PANEL} button:not(:disabled), {PANEL} summary").count()
+    reached: set[int] = set()
+    for _ in range(wanted + 12):
+        index = page.evaluate(
+            "[...document.querySelectorAll('#sealbook-panel button:not(:disabled), #sealbook-panel summary')]"
+            ".indexOf(document.activeElement)"
+        )
+        if index >= 0:
+            reached.add(index)
+        page.keyboard.press("Tab")
+    assert len(reached) == wanted
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_axe_finds_nothing(panel: Notebook, page: Page, theme: str) -> None:
+    page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+    page.wait_for_timeout(1500)
+    try:
+        for link in page.locator(f"{PANEL} summary").all():
+            link.click()
+        assert violations(page) == []
+        screenshot(page, f"panel-{theme.split()[-1].lower()}")
+    finally:
+        page.evaluate("window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
+        page.wait_for_timeout(500)
+
+
+def test_axe_finds_nothing_in_notebook_7(open_notebook: Open, page: Page) -> None:
+    open_notebook(app="notebooks")
+    page.locator(".jp-NotebookPanel-toolbar .sealbook-Indicator").click()
+    page.locator(f"{PANEL} [data-section=identity]").wait_for()
+    assert violations(page) == []
+
+
+def test_the_cluster_section_tells_of_the_local_state_and_of_reported_jobs(panel: Notebook, page: Page) -> None:
+    section = page.locator(f"{PANEL} [data-section=cluster]")
+    expect(section).to_contain_text("in the enclave of this kernel")
+    expect(section.locator("progress")).to_have_count(0)
+    # The kernel reports its jobs as Spark's bar does; no Spark is needed to see that it is shown as its word.
+    panel.run(
+        "import time\nfrom IPython.display import display\n"
+        "display({'application/vnd.sealbook.progress+json': {'where': 'local', 'jobs': 1, 'active': 1, 'stages': 2,"
+        " 'tasks': 8, 'done': 3, 'running': 2, 'ended': False}, 'text/plain': ''}, raw=True,"
+        " display_id='sealbook-spark-1')\ntime.sleep(4)",
+        wait=False,
+    )
+    expect(section).to_contain_text("3 of 8 tasks, 2 running, 2 stages")
+    expect(section).to_contain_text("as the kernel reports it")
+    expect(section.locator("progress")).to_have_count(0, timeout=15_000)
