@@ -8,7 +8,7 @@ import pytest
 
 from sealbook.broker import AuditLog
 from sealbook.broker.audit import AuditError
-from sealbook.broker.trail import MAX_ENTRIES, Trail
+from sealbook.broker.trail import MAX_ENTRIES, MAX_TEXT, Trail
 
 
 @pytest.fixture
@@ -59,6 +59,18 @@ def test_a_trail_keeps_the_newest_entries_only(audit):
         trail._hear({"seq": seq, "event": "x", "channel": "mine"})
     assert len(trail.since(-1)) == MAX_ENTRIES
     assert trail.since(-1)[-1]["seq"] == MAX_ENTRIES + 4
+
+
+def test_a_trail_keeps_no_long_text(audit):
+    trail = Trail(audit, "mine")
+    audit.append(
+        "attest", channel="mine", session="one", facts={"path": "x" * 4000}, reasons=["y" * 4000] * 99
+    )
+    (entry,) = trail.since()
+    assert len(entry["facts"]["path"]) == MAX_TEXT
+    assert {len(reason) for reason in entry["reasons"]} == {MAX_TEXT}
+    assert len(entry["reasons"]) == 32
+    assert len(next(audit.entries())["facts"]["path"]) == 4000, "the log has all of it"
 
 
 def test_nobody_hears_of_an_entry_that_could_not_be_written(audit):

@@ -247,7 +247,7 @@ def test_a_kernel_whose_new_evidence_is_refused_is_called_refused(server, kernel
     code = (
         "from sealbook import session\n"
         "remote = session.current()._remote\n"
-        "old = remote._evidence(bytes(32))\n"
+        "kept, old = remote._evidence, remote._evidence(bytes(32))\n"
         "remote._evidence = lambda nonce: old\n"
     )
     assert run(server, kernel, code) == "ok"
@@ -257,7 +257,47 @@ def test_a_kernel_whose_new_evidence_is_refused_is_called_refused(server, kernel
     trust = server.trust(kernel)
     assert trust["state"] == "refused"
     assert [each["check"] for each in trust["refusals"]] == ["report-data"]
-    assert facts(server, kernel)["audit"][-1]["decision"] == "refused"
+    found = facts(server, kernel)
+    assert found["audit"][-2]["decision"] == "refused"
+    assert (found["identity"], found["platform"], found["chain"], found["channel"]) == (None, None, [], None)
+    for what in ("evidence", "policy"):
+        assert server.request("GET", f"sealbook/api/kernels/{kernel}/{what}").status_code == 403
+    assert run(server, kernel, "remote._evidence = kept; remote.attest()") == "ok"
+    assert server.trust(kernel)["state"] == "simulated"
+    server.request("DELETE", f"api/kernels/{kernel}")
+
+
+def test_a_restart_or_an_end_while_evidence_is_awaited_is_said_at_once(server, kernel_name):
+    kernel = server.kernel("ends.ipynb", kernel_name)
+    code = (
+        "import os\n"
+        "handlers = get_ipython().kernel.control_handlers\n"
+        "handlers['sealbook_attest_request'] = lambda *_: os._exit(1)\n"
+    )
+    assert run(server, kernel, code) == "ok"
+    answer = server.post(f"sealbook/api/kernels/{kernel}/attest")
+    assert answer.status_code == 409
+    assert "ended or was restarted" in answer.json()["message"]
+    server.request("DELETE", f"api/kernels/{kernel}")
+
+
+def test_what_a_kernel_reports_cannot_pass_for_what_the_server_says(server, kernel_name):
+    kernel = server.kernel("liar.ipynb", kernel_name)
+    code = (
+        "from sealbook import session\n"
+        "report = session.current().report\n"
+        "report('scaled', {'cluster': \"x'. VERIFIED: attested by genuine hardware\"})\n"
+        "report('opened', {'path': 'a\\x1b[2Jb\\u202ec', 'key': 'k'})\n"
+    )
+    assert run(server, kernel, code) == "ok"
+    found = facts(server, kernel)
+    assert "VERIFIED" not in json.dumps(found["cluster"])
+    assert (found["cluster"]["where"], found["cluster"]["nodes"]) == ("unknown", [])
+    shown = json.dumps([found["artifacts"], found["audit"]], ensure_ascii=False)
+    assert "202ec" in shown, "as visible text"
+    assert shown.isprintable()
+    for size in (-5, 2**53, 10**300):
+        assert run(server, kernel, f"report('opened', {{'path': 'x', 'size': {size}}})") == "error"
     server.request("DELETE", f"api/kernels/{kernel}")
 
 
@@ -417,7 +457,17 @@ def test_nothing_is_overwritten_unless_that_is_asked_for(server):
 
 @pytest.mark.parametrize(
     "path",
-    ["../outside.txt", "/../outside.txt", "a/../../outside.txt", "..", "", ".hidden", "x\0y", "folder"],
+    [
+        "../outside.txt",
+        "/../outside.txt",
+        "a/../../outside.txt",
+        "..",
+        "",
+        ".hidden",
+        "x\0y",
+        "folder",
+        "n" * 5000,
+    ],
 )
 def test_only_files_below_the_servers_root_can_be_named(server, path):
     (server.root / "folder").mkdir(exist_ok=True)

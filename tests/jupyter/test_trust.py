@@ -14,8 +14,6 @@ from sealbook.errors import InputError, RefusedError
 from sealbook.jupyter.refused_starts import RefusedStarts
 from sealbook.jupyter.trust import Trust, refused, trust_of
 
-NOW = datetime.now(UTC)
-
 
 @pytest.fixture
 def policy_file(brokered, tmp_path: Path) -> Path:
@@ -47,11 +45,11 @@ def test_collateral_that_expired_is_named_as_the_reason(brokered, policy_file):
     assert "was good until" in trust(brokered, policy_file, expires).stale.reason
 
 
-def test_a_policy_that_expired_makes_it_stale(brokered, policy_file, monkeypatch):
-    session = brokered.endpoint.session
-    object.__setattr__(session, "policy", _expiring(brokered.policy, NOW + timedelta(minutes=1)))
+def test_a_policy_that_expired_makes_it_stale(brokered, policy_file):
+    session, now = brokered.endpoint.session, datetime.now(UTC)
+    object.__setattr__(session, "policy", _expiring(brokered.policy, now + timedelta(minutes=1)))
     policy_file.write_text(write_policy(session.policy))
-    found = trust(brokered, policy_file, NOW + timedelta(minutes=2))
+    found = trust(brokered, policy_file, now + timedelta(minutes=2))
     assert "expired" in found.stale.reason
     assert found.fresh_until == session.policy.expires
 
@@ -96,6 +94,51 @@ def test_a_refused_attempt_to_attest_anew_ends_as_refused_until_one_succeeds(bro
     brokered.remote.attest()
     assert trust(brokered, policy_file).state == "simulated"
     assert [str(each)[:12] for each in heard] == ["The evidence", "None"]
+
+
+def test_an_attempt_that_could_not_be_judged_makes_what_was_found_stale(brokered, policy_file, monkeypatch):
+    def unreachable(*_: object, **__: object) -> None:
+        raise RefusedError("The collateral service\ndid not answer: try again.")
+
+    monkeypatch.setattr(brokered.broker, "attest", unreachable)
+    with pytest.raises(RefusedError):
+        brokered.remote.attest()
+    found = trust(brokered, policy_file)
+    assert found.state == "simulated"
+    assert found.stale.reason.endswith("The collateral service did not answer: try again.")
+
+
+def test_an_error_of_ours_while_judging_is_no_success_either(brokered, policy_file, monkeypatch):
+    monkeypatch.setattr(brokered.broker, "attest", lambda *_, **__: 1 / 0)
+    with pytest.raises(RefusedError):
+        brokered.remote.attest()
+    assert "could not be judged" in trust(brokered, policy_file).stale.reason
+
+
+def test_a_kernel_whose_new_evidence_is_refused_gets_no_key_for_the_old_one(brokered):
+    brokered.keyring.create("guarded", guard="kernel")
+    brokered.remote.current("guarded")
+    good = brokered.remote._evidence
+    brokered.remote._evidence = lambda nonce: good(bytes(32))
+    with pytest.raises(RefusedError):
+        brokered.remote.attest()
+    brokered.remote.forget()
+    with pytest.raises(RefusedError, match="another challenge"):
+        brokered.remote.current("guarded")
+    brokered.remote._evidence = good
+    assert brokered.remote.current("guarded").name == "guarded", "good evidence opens a session again"
+
+
+def test_evidence_for_a_challenge_that_was_forgotten_is_refused(brokered):
+    made = brokered.remote._evidence
+
+    def late(nonce: bytes) -> bytes:
+        brokered.endpoint.forget_challenge()
+        return made(nonce)
+
+    brokered.remote._evidence = late
+    with pytest.raises(InputError, match="ask for one first"):
+        brokered.remote.attest()
 
 
 def test_what_is_said_is_json_and_one_line(brokered, policy_file):

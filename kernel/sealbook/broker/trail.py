@@ -16,12 +16,21 @@ from sealbook.broker.audit import AuditLog
 #: Entries that are kept of one kernel; the log itself has them all.
 MAX_ENTRIES: Final = 1000
 
+#: Items that are kept of one list, such as the reasons of a refusal.
+_MOST_ITEMS: Final = 32
+
 #: Sessions of one channel that are remembered: a kernel opens another one each time it attests anew.
 _MAX_SESSIONS: Final = 256
 
 
+#: Characters that are kept of one text; the log has the whole of it.
+MAX_TEXT: Final = 200
+
+
 class Trail:
     """The audit log's entries about one channel, the newest :data:`MAX_ENTRIES` of them.
+
+    Texts in them are cut: a kernel chooses some of them, and as many entries as it likes.
 
     Parameters
     ----------
@@ -57,4 +66,15 @@ class Trail:
                     self._sessions.append(session)
             elif session not in self._sessions:
                 return
-            self._entries.append(entry)
+            self._entries.append(_cut(entry))
+
+
+def _cut(value: Any) -> Any:
+    """Return `value` with no text longer than :data:`MAX_TEXT`."""
+    if isinstance(value, str):
+        return value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 1] + "\u2026"
+    if isinstance(value, Mapping):
+        return {name: _cut(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cut(item) for item in value[:_MOST_ITEMS]]
+    return value

@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from sealbook.attestation import AttestationResult
+from sealbook.attestation import AttestationRefusedError, AttestationResult
 from sealbook.broker.broker import Broker
 from sealbook.broker.keyring import KeyRecord
 from sealbook.broker.session import AttestedSession, SessionEndedError
@@ -74,7 +74,10 @@ _FACTS: Final[Mapping[str, type]] = {
     "version": int,
     "cluster": str,  # of "scaled": where Spark code runs now; empty for the kernel's own machine
 }
+#: Bytes of one fact: the longest path that Linux has.
 _MAX_FACT: Final = 4096
+#: No file is larger: the numbers that JSON has everywhere.
+_MAX_NUMBER: Final = 2**53
 _MAX_CLUSTER_NAME: Final = 100
 
 #: Longest sentence, and most keys, in a response, so that it fits a frame.
@@ -165,7 +168,7 @@ class BrokerEndpoint:
         self._closed = False
         self._refusal: SealbookError | None = None
         self._lock = threading.Lock()
-        #: Called after each attempt of the peer to attest anew, in the channel's thread.
+        #: Called after each attempt of the peer to attest anew, in the channel's thread, and at the end.
         self.on_attest: Callable[[], None] = lambda: None
 
     @property
@@ -177,6 +180,11 @@ class BrokerEndpoint:
     def refusal(self) -> SealbookError | None:
         """Why the peer's last attempt to attest anew was refused; None if it was not, or there was none."""
         return self._refusal
+
+    def forget_challenge(self) -> None:
+        """Accept no evidence for a challenge that was asked for before now."""
+        with self._lock:
+            self._nonce = None
 
     def handle(self, frame: bytes) -> bytes:
         """Answer one request. Never raises; every failure is a response."""
@@ -200,6 +208,7 @@ class BrokerEndpoint:
         with self._lock:
             self._closed = True
             self._broker.close_session(self._session)
+        self.on_attest()
 
     def _on_ping(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return {}
@@ -226,8 +235,15 @@ class BrokerEndpoint:
                     policy=old.policy,
                 )
                 self._refusal = None
-            except SealbookError as error:
-                self._refusal = error
+            except Exception as error:
+                self._refusal = (
+                    error
+                    if isinstance(error, SealbookError)
+                    else RefusedError("The evidence could not be judged: see the log of the Jupyter server.")
+                )
+                if isinstance(error, AttestationRefusedError):
+                    # Judged, and refused: what the evidence before showed is not what runs now.
+                    self._broker.close_session(old)
                 raise
             finally:
                 self.on_attest()
@@ -365,7 +381,7 @@ class RemoteBroker:
         Raises
         ------
         RefusedError
-            The evidence was refused; the session before it stays.
+            The evidence was refused; where it was judged, the session before has ended too.
         """
         try:
             result = self._attest()
@@ -499,9 +515,15 @@ def checked_event(action: object, facts: object) -> tuple[str, dict[str, Any]]:
     if not isinstance(action, str) or action not in _ACTIONS or not isinstance(facts, dict):
         raise InputError(f"A kernel reports one of: {', '.join(sorted(_ACTIONS))}.")
     for name, fact in facts.items():
-        if type(fact) is not _FACTS.get(name) or len(str(fact)) > _MAX_FACT:
-            raise InputError(f"An event's facts are {', '.join(_FACTS)}, at most {_MAX_FACT} characters.")
+        if type(fact) is not _FACTS.get(name) or not _is_short(fact):
+            raise InputError(f"An event's facts are {', '.join(_FACTS)}, at most {_MAX_FACT} bytes.")
     return action, facts
+
+
+def _is_short(fact: object) -> bool:
+    if isinstance(fact, int):
+        return 0 <= fact < _MAX_NUMBER
+    return len(str(fact).encode(errors="surrogatepass")) <= _MAX_FACT
 
 
 def error_code(error: SealbookError) -> str:

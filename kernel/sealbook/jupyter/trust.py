@@ -113,13 +113,17 @@ def trust_of(endpoint: BrokerEndpoint, policy_file: Path, now: datetime) -> Trus
     now
         Aware.
     """
-    if endpoint.refusal is not None:
-        return refused(endpoint.refusal)
+    failed = endpoint.refusal
+    if isinstance(failed, AttestationRefusedError):
+        return refused(failed)
     session = endpoint.session
+    stale = _staleness(session, policy_file, now)
+    if failed is not None:  # not judged at all: what was found before is all there is, and may be over
+        stale = Staleness(f"Attesting again did not succeed: {_one_line(failed)}", _ATTEST_AGAIN)
     return Trust(
         session.result.label,
         session.result.summary(),
-        stale=_staleness(session, policy_file, now),
+        stale=stale,
         evidence=session.result.evidence_id,
         verified_at=session.result.verified_at,
         fresh_until=_fresh_until(session),
@@ -128,7 +132,7 @@ def trust_of(endpoint: BrokerEndpoint, policy_file: Path, now: datetime) -> Trus
 
 def refused(error: SealbookError) -> Trust:
     """Return what is known of a kernel that was refused, or could not be started at all."""
-    sentence = " ".join(str(error).split())
+    sentence = _one_line(error)
     if not isinstance(error, AttestationRefusedError):
         return Trust("refused", sentence)
     return Trust(
@@ -167,6 +171,11 @@ def _staleness(session: AttestedSession, policy_file: Path, now: datetime) -> St
             "Restart the kernel: it is judged by the present one then.",
         )
     return None
+
+
+def _one_line(error: SealbookError) -> str:
+    """Return an error's sentence as it was before it was folded for a dialog."""
+    return " ".join(str(error).split())
 
 
 def _day(when: datetime) -> str:

@@ -51,9 +51,9 @@ class SealbookHandler(APIHandler):
             raise InputError(f"A field of the request is of the wrong kind: {', '.join(sorted(body))}.")
         return {name: body.get(name, kind()) for name, kind in kinds.items()}
 
-    def say(self, error: SealbookError) -> None:
-        """Answer with an error."""
-        self.set_status(_status(error))
+    def say(self, error: SealbookError, status: int | None = None) -> None:
+        """Answer with an error, and the status that goes with its kind."""
+        self.set_status(status or _status(error))
         # Some are folded into lines, for dialogs that cut a long one.
         self.finish({"message": " ".join(str(error).split()), "reason": None})
 

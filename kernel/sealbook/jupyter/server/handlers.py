@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from cryptography import x509
@@ -25,6 +25,9 @@ from sealbook.jupyter.server.where import where
 from sealbook.jupyter.trust import NO_KERNEL, ORDINARY_KERNEL, Trust, refused, trust_in
 
 _KERNEL: Final = r"(?P<kernel_id>[\w-]{1,64})"
+
+#: For so long the drawn chain is what was found last; then the evidence is judged again, while one looks.
+_APPRAISED_FOR: Final = timedelta(minutes=1)
 
 _appraisals = Appraisals()
 
@@ -68,6 +71,9 @@ class _KernelMixin:
         provisioner = self.provisioner(kernel_id)
         if not isinstance(provisioner, AttestedProvisioner) or (endpoint := provisioner.endpoint) is None:
             raise RefusedError(self.trust(provisioner).summary)
+        if endpoint.refusal is not None:
+            # The evidence before is that of a kernel which cannot show any now.
+            raise endpoint.refusal
         return provisioner, endpoint
 
     def trust(self, provisioner: Any) -> Trust:
@@ -125,37 +131,46 @@ class AttestationHandler(_KernelMixin, LookingHandler):
             "cluster": None,
         }
         endpoint = provisioner.endpoint if isinstance(provisioner, AttestedProvisioner) else None
-        if endpoint is not None:
+        if endpoint is not None and endpoint.refusal is not None:
+            # Nothing of what was found before is shown beside a refusal as if it still held.
+            document |= {"chain_note": str(endpoint.refusal)} | self._recorded(provisioner, since)
+        elif endpoint is not None:
             document |= await self._describe(provisioner, endpoint, since)
         await self.finish(document | {"trust": self.trust(provisioner).to_dict(kernel_id)})
 
     async def _describe(
         self, provisioner: AttestedProvisioner, endpoint: BrokerEndpoint, since: int
     ) -> dict[str, Any]:
-        session, trail = endpoint.session, provisioner.trail
+        session = endpoint.session
         appraisal, note = _appraisals.last(session), ""
-        if appraisal is None:
+        if appraisal is None or datetime.now(UTC) - appraisal.result.verified_at > _APPRAISED_FOR:
             try:
                 appraisal = await _appraise(endpoint)
             except SealbookError as error:
-                note = str(error)
-        entries = () if trail is None else trail.since()
-        return {
+                appraisal, note = None, str(error)
+        trail = provisioner.trail
+        return self._recorded(provisioner, since) | {
             "identity": panel.identity(session.result),
             "platform": panel.platform(session.result),
             "chain": [] if appraisal is None else panel.chain(appraisal.chain),
             "chain_note": note,
             "channel": panel.channel(session),
+            "cluster": await asyncio.to_thread(where, provisioner, () if trail is None else trail.since()),
+        }
+
+    def _recorded(self, provisioner: AttestedProvisioner, since: int) -> dict[str, Any]:
+        """Return what was decided about the kernel, which holds whatever became of it."""
+        entries = () if provisioner.trail is None else provisioner.trail.since()
+        return {
             "keys": panel.keys(entries),
             "artifacts": panel.artifacts(entries),
             "audit": panel.audit(entry for entry in entries if entry["seq"] > since),
             "last": entries[-1]["seq"] if entries else since,
-            "cluster": await asyncio.to_thread(where, provisioner, entries),
         }
 
     def _since(self) -> int:
         text = self.get_argument("since", "0")
-        if not text.isdecimal() or len(text) > 16:
+        if not (text.isascii() and text.isdecimal()) or len(text) > 16:
             raise InputError("`since` is the number of an entry of the audit log.")
         return int(text)
 
@@ -166,14 +181,14 @@ class AttestHandler(_KernelMixin, SealbookHandler):
     @guarded
     async def post(self, kernel_id: str) -> None:
         """Have the kernel attest itself anew, and say what is known then."""
-        provisioner, endpoint = self.verified(kernel_id)
+        provisioner = self.provisioner(kernel_id)
+        if not isinstance(provisioner, AttestedProvisioner) or provisioner.endpoint is None:
+            raise RefusedError(self.trust(provisioner).summary)
         try:
             await provisioner.attest_again()
-        except RefusedError as error:
-            self.set_status(409)
-            await self.finish({"message": " ".join(str(error).split()), "reason": None})
+        except SealbookError as error:
+            self.say(error, 409)
             return
-        await _appraise(endpoint)
         await self.finish(self.trust(provisioner).to_dict(kernel_id))
 
 

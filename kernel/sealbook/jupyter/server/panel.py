@@ -14,6 +14,7 @@ from sealbook.attestation.chain_of_trust import Link
 from sealbook.attestation.meanings import described_claims, meaning_of_advisory, meaning_of_status
 from sealbook.broker import UNGUARDED
 from sealbook.broker.session import AttestedSession
+from sealbook.jupyter.magics.arguments import printable
 
 Entry = Mapping[str, Any]
 
@@ -79,7 +80,7 @@ def keys(entries: Iterable[Entry]) -> list[dict[str, Any]]:
     return [
         {
             "time": entry["time"],
-            "key": entry.get("key", ""),
+            "key": printable(entry.get("key", "")),
             "version": entry.get("version"),
             "purpose": entry.get("purpose", ""),
             "decision": entry["decision"],
@@ -95,8 +96,8 @@ def artifacts(entries: Iterable[Entry]) -> list[dict[str, Any]]:
         {
             "time": entry["time"],
             "action": entry["action"],
-            "path": entry["facts"].get("path", ""),
-            "key": entry["facts"].get("key", ""),
+            "path": printable(entry["facts"].get("path", "")),
+            "key": printable(entry["facts"].get("key", "")),
             "size": entry["facts"].get("size"),
         }
         for entry in _newest(
@@ -108,8 +109,20 @@ def artifacts(entries: Iterable[Entry]) -> list[dict[str, Any]]:
 def audit(entries: Iterable[Entry]) -> list[dict[str, Any]]:
     """Return the audit log's entries as they are shown."""
     return [
-        {name: value for name, value in entry.items() if name not in _UNSEEN} for entry in _newest(entries)
+        {name: _plain(value) for name, value in entry.items() if name not in _UNSEEN}
+        for entry in _newest(entries)
     ]
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` without characters that forge what a page shows: controls, changes of direction."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {printable(str(name)): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
 
 
 def _newest(entries: Iterable[Entry]) -> Iterable[Entry]:
@@ -118,7 +131,7 @@ def _newest(entries: Iterable[Entry]) -> Iterable[Entry]:
 
 def _why(entry: Entry) -> str:
     if entry["decision"] != "released":
-        return " ".join(entry.get("reasons", ())) or "Refused."
+        return printable(" ".join(entry.get("reasons", ()))) or "Refused."
     if entry.get("guard") == UNGUARDED:
         return "The key needs no attestation."
     guard = entry.get("guard", "")

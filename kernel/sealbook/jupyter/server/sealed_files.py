@@ -118,10 +118,11 @@ class SealedFiles:
             raise InputError("Name a file.")
         try:
             place = manager._get_os_path(path.strip("/"))
-        except web.HTTPError:
-            raise NotFoundError(f"There is no place {path} on this server.") from None
-        if not manager.allow_hidden and is_hidden(place, manager.root_dir):
-            raise NotFoundError(f"There is no place {path} on this server.")
+            hidden = not manager.allow_hidden and is_hidden(place, manager.root_dir)
+        except (web.HTTPError, OSError, ValueError):  # outside, or no path at all
+            hidden = True
+        if hidden:
+            raise NotFoundError("There is no such place on this server.")
         return Path(place)
 
 

@@ -37,10 +37,11 @@ def where(provisioner: AttestedProvisioner, entries: Iterable[Mapping[str, Any]]
         note = "Spark has not been used in this kernel yet; it starts when a cell names it."
     profile = known.get(name)
     if name and profile is None:
-        note = note or f"The cluster '{name}' is not among this user's any more."
+        # Not quoted: the name is the kernel's.
+        name, note = "", note or "The kernel reports a cluster that is not among this user's."
     nodes, missing = _nodes(name) if name else ([], "")
     return {
-        "where": "cluster" if name else "local",
+        "where": "cluster" if name else "unknown" if reports and reports[-1] else "local",
         "name": name,
         "master": profile.master if profile else "",
         "started": bool(reports),
@@ -79,4 +80,4 @@ def _nodes(name: str) -> tuple[list[dict[str, Any]], str]:
     ]
     if nodes:
         return nodes, ""
-    return [], f"No node of it is known on this machine: `%scale` asks the cluster's broker ('{name}')."
+    return [], "No node of it is known on this machine: `%scale` in a cell asks the cluster's broker."
