@@ -57,7 +57,9 @@ def seal(page: Page, lab: JupyterServer, key: str = "letters") -> None:
     assert (lab.root / "table.csv.sealed").is_file()
 
 
-def test_a_file_is_sealed_inspected_rekeyed_and_unsealed_from_the_menu(browser_page: Page, lab: JupyterServer) -> None:
+def test_a_file_is_sealed_inspected_rekeyed_and_unsealed_from_the_menu(
+    browser_page: Page, lab: JupyterServer
+) -> None:
     page = browser_page
     seal(page, lab)
     sealed = lab.root / "table.csv.sealed"
@@ -86,7 +88,9 @@ def test_a_double_click_inspects_and_reads_none_of_the_bytes(browser_page: Page,
     page = browser_page
     seal(page, lab)
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if "table.csv.sealed" in request.url else None)
+    page.on(
+        "request", lambda request: asked.append(request.url) if "table.csv.sealed" in request.url else None
+    )
     item(page, "table.csv.sealed").first.dblclick()
     expect(page.locator(".sealbook-SealedView")).to_contain_text("letters v1")
     assert [url for url in asked if "/api/contents/" in url and "content=1" in url] == []
@@ -103,7 +107,9 @@ def test_a_file_that_is_in_the_way_is_asked_about(browser_page: Page, lab: Jupyt
     assert wait_until(lambda: (lab.root / "table.csv").read_bytes() == TABLE)
 
 
-def test_a_key_that_demands_attestation_is_refused_in_the_servers_sentence(browser_page: Page, lab: JupyterServer) -> None:
+def test_a_key_that_demands_attestation_is_refused_in_the_servers_sentence(
+    browser_page: Page, lab: JupyterServer
+) -> None:
     page = browser_page
     seal(page, lab, key="patients")
     choose(page, "table.csv.sealed", "Unseal to…")
@@ -112,7 +118,9 @@ def test_a_key_that_demands_attestation_is_refused_in_the_servers_sentence(brows
     assert not (lab.root / "table-never.csv").exists()
 
 
-def test_other_files_offer_only_to_be_sealed_and_sealed_ones_do_not(browser_page: Page, lab: JupyterServer) -> None:
+def test_other_files_offer_only_to_be_sealed_and_sealed_ones_do_not(
+    browser_page: Page, lab: JupyterServer
+) -> None:
     page = browser_page
     seal(page, lab)
 
