@@ -8,9 +8,7 @@ const OWN_OVERLAYS =
   '.lm-Menu, .jp-Dialog, .lm-CommandPalette, .jp-ModalCommandPalette, .jp-HoverBox, .jp-toastContainer, ' +
   '.Toastify__toast-container, .jp-Toolbar-responsive-popup, .jp-ToolbarPopup, .lm-cursor-backdrop, #jupyterlab-splash';
 /** The same, where a click goes through them. */
-const OWN_PASSING_OVERLAYS =
-  '.lm-mod-drag-image, .lm-DockPanel-overlay:not(.lm-mod-hidden), .lm-Menu, .jp-Dialog, .jp-ModalCommandPalette:not(.lm-mod-hidden), ' +
-  '#jupyterlab-splash, .Toastify__toast, .lm-cursor-backdrop';
+const OWN_PASSING_OVERLAYS = '.lm-mod-drag-image, .lm-DockPanel-overlay:not(.lm-mod-hidden)';
 
 /**
  * Notices that something is in front of the indicator, or that it was taken away.
