@@ -230,9 +230,9 @@ def test_the_cluster_section_tells_of_the_local_state_and_of_reported_jobs(
         "import time\nfrom IPython.display import display\n"
         "display({'application/vnd.sealbook.progress+json': {'where': 'local', 'jobs': 1, 'active': 1, 'stages': 2,"
         " 'tasks': 8, 'done': 3, 'running': 2, 'ended': False}, 'text/plain': ''}, raw=True,"
-        " display_id='sealbook-spark-1')\ntime.sleep(4)",
+        " display_id='sealbook-spark-1')\ntime.sleep(12)",
         wait=False,
     )
-    expect(section).to_contain_text("3 of 8 tasks, 2 running, 2 stages")
+    expect(section).to_contain_text("3 of 8 tasks, 2 running, 2 stages", timeout=20_000)
     expect(section).to_contain_text("as the kernel reports it")
-    expect(section.locator("progress")).to_have_count(0, timeout=15_000)
+    expect(section.locator("progress")).to_have_count(0, timeout=30_000)
