@@ -1,5 +1,7 @@
 """What the indicator shows to a person, read past its closed shadow tree through the browser's debugger."""
 
+# ruff: noqa: E501 - scripts of pages
+
 from __future__ import annotations
 
 from dataclasses import dataclass

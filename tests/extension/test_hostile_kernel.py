@@ -4,6 +4,8 @@ The kernel of these tests is the real one, in a simulated enclave; what is hosti
 is trusted by JupyterLab, as that of every cell that was just run, so that its scripts run in the page.
 """
 
+# ruff: noqa: E501 - scripts of pages
+
 from __future__ import annotations
 
 import json
@@ -13,7 +15,6 @@ from typing import Any
 import pytest
 from helpers import wait_until
 from pages import Notebook, screenshot
-from playwright.sync_api import Page
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -1,5 +1,7 @@
 """The trust indicator in real pages: what it says in every state, and that it never says what does not count."""
 
+# ruff: noqa: E501 - scripts of pages
+
 from __future__ import annotations
 
 import re

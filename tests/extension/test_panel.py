@@ -1,5 +1,7 @@
 """The side panel against what the server verified, and with nothing but a keyboard or a screen reader."""
 
+# ruff: noqa: E501 - scripts of pages
+
 from __future__ import annotations
 
 import json

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 from helpers import wait_until
 from jupyter_server_process import JupyterServer
 from pages import screenshot
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from sealbook import sealing
 
@@ -19,17 +18,17 @@ TABLE = b"name,dose\nAda,3\n"
 
 
 @pytest.fixture
-def browser_page(page: Page, lab: JupyterServer) -> Iterator[Page]:
+def browser_page(page: Page, lab: JupyterServer) -> Page:
     """JupyterLab's file browser with one table in it."""
     for old in lab.root.glob("table*"):
         old.unlink()
     (lab.root / "table.csv").write_bytes(TABLE)
     page.goto(f"{lab.address}/lab?token={lab.token}&reset")
     item(page, "table.csv").wait_for(timeout=60_000)
-    yield page
+    return page
 
 
-def item(page: Page, name: str) -> "Locator":  # noqa: F821, UP037
+def item(page: Page, name: str) -> Locator:
     return page.locator(".jp-DirListing-item").filter(has_text=re.compile(f"^{re.escape(name)}"))
 
 
