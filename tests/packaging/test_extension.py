@@ -106,7 +106,8 @@ def test_a_fresh_install_of_the_wheel_shows_it(wheel: Path, tmp_path: Path) -> N
     clean |= {"HOME": str(tmp_path / "home"), "JUPYTER_PREFER_ENV_PATH": "1"}
 
     def said(*command: str) -> str:
-        ran = subprocess.run([python, "-m", *command], env=clean, capture_output=True, text=True, check=False)
+        called = [str(python), "-m", *command]
+        ran = subprocess.run(called, env=clean, capture_output=True, text=True, check=False)
         return re.sub(r"\x1b\[\d+m", "", ran.stdout + ran.stderr)
 
     assert "sealbook v0.1.0 enabled OK (python, sealbook)" in said("jupyterlab.labextensions", "list")
