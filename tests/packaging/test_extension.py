@@ -93,7 +93,7 @@ def test_a_fresh_install_of_the_wheel_shows_it(wheel: Path, tmp_path: Path) -> N
     subprocess.run(
         [str(python), "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", str(wheel)], check=True
     )
-    # The dependencies, JupyterLab among them, are those that the locked environment has: installed by nobody twice.
+    # The dependencies, JupyterLab among them, are those that the locked environment has.
     site = next((environment / "lib").glob("python*")) / "site-packages"
     ours = next((Path(sys.prefix) / "lib").glob("python*")) / "site-packages"
     (site / "locked.pth").write_text(f"{ours}\n")
