@@ -1,8 +1,8 @@
 """Puts the built JupyterLab extension into the wheel and the sdist; called by hatchling.
 
-What is built lies in ``extension/build/labextension``, made by ``.ci/extension``. Without it there is no wheel:
-one that shows nobody what their kernel is would look complete. An editable install does without: ``.ci/extension``
-links the folder into the environment, so that what is built later is there too.
+What is built lies in ``extension/build/labextension``, made by ``.ci/extension``. Without it there is no
+wheel: one that shows nobody what their kernel is would look complete. An editable install does without:
+``.ci/extension`` links the folder into the environment, so that what is built later is there too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class ExtensionBuildHook(BuildHookInterface):
             return
         if not (Path(self.root) / BUILT / "package.json").is_file():
             raise SystemExit(
-                "The JupyterLab extension is not built: run `.ci/extension` in a checkout of sealbook, then build again."
+                "The JupyterLab extension is not built: run `.ci/extension` in a checkout of sealbook, "
+                "then build again."
             )
         if wheel:
             build_data["shared_data"][BUILT] = INSTALLED

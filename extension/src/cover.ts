@@ -8,9 +8,7 @@ const OWN_OVERLAYS =
   '.lm-Menu, .jp-Dialog, .lm-CommandPalette, .jp-ModalCommandPalette, .jp-HoverBox, .jp-toastContainer, ' +
   '.Toastify__toast-container, .jp-Toolbar-responsive-popup, .jp-ToolbarPopup, .lm-cursor-backdrop, #jupyterlab-splash';
 /** The same, where a click goes through them. */
-const OWN_PASSING_OVERLAYS =
-  '.lm-mod-drag-image, .lm-DockPanel-overlay:not(.lm-mod-hidden), .lm-Menu, .jp-Dialog, .jp-ModalCommandPalette:not(.lm-mod-hidden), ' +
-  '#jupyterlab-splash, .Toastify__toast, .lm-cursor-backdrop';
+const OWN_PASSING_OVERLAYS = '.lm-mod-drag-image, .lm-DockPanel-overlay:not(.lm-mod-hidden)';
 
 /**
  * Notices that something is in front of the indicator, or that it was taken away.
@@ -19,7 +17,7 @@ const OWN_PASSING_OVERLAYS =
  * browsers without it, by what a click would meet.
  */
 export class CoverWatch {
-  private readonly _unwatch: () => void;
+  private _unwatch: () => void;
   private _timer = 0;
   private _sight: ISight = { within: false, clear: null };
 
@@ -33,10 +31,7 @@ export class CoverWatch {
     private readonly _expected: () => boolean,
     private readonly _changed: (covered: boolean) => void
   ) {
-    this._unwatch = watchSight(_host, sight => {
-      this._sight = sight;
-      this.look();
-    });
+    this._unwatch = this._watch();
   }
 
   /** Look again: something changed that the browser does not report. */
@@ -50,8 +45,9 @@ export class CoverWatch {
       const covered = this._covered();
       this._changed(covered === true);
       if (covered !== false) {
-        // Nothing reports that a menu before the cover went away, or that the indicator is expected again.
-        this.look();
+        // Not everything that ends it is reported: have the browser say anew what it sees.
+        this._unwatch();
+        this._unwatch = this._watch();
       }
     });
   }
@@ -59,6 +55,13 @@ export class CoverWatch {
   dispose(): void {
     stopTimer(this._timer);
     this._unwatch();
+  }
+
+  private _watch(): () => void {
+    return watchSight(this._host, sight => {
+      this._sight = sight;
+      this.look();
+    });
   }
 
   /** Whether it is covered; null where JupyterLab's own menus and dialogs are what is in front of it. */

@@ -2,11 +2,10 @@ import { append, closedShadow, element, listen, parentOf, setAttribute, setText,
 import type { Words } from './words';
 
 const STYLE = `
-:host { all: initial !important; display: block !important; position: fixed !important; inset: 8px auto auto 50% !important;
+:host { all: initial !important; display: block !important; position: fixed !important; inset: 2px auto auto 50% !important;
   transform: translateX(-50%) !important; visibility: visible !important; opacity: 1 !important; z-index: 2147483647 !important; }
-div { display: flex; gap: 12px; align-items: center; padding: 8px 12px; border: 2px solid #b32020; border-radius: 6px;
-  background: #fff4f4; color: #6d0c0c; font: 500 13px/18px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", Arial, sans-serif;
-  box-shadow: 0 2px 12px rgba(0, 0, 0, .4); }
+div { display: flex; gap: 12px; align-items: center; padding: 6px 12px; border: 2px solid #b32020; border-radius: 6px;
+  background: #fff4f4; color: #6d0c0c; font: 500 13px/18px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", Arial, sans-serif; }
 button { font: inherit; padding: 2px 8px; border: 1px solid #b32020; border-radius: 4px; background: #fff; color: #6d0c0c; cursor: pointer; }
 button:focus-visible { outline: 2px solid #0b57d0; outline-offset: 1px; }
 `;

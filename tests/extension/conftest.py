@@ -1,5 +1,7 @@
 """JupyterLab and Notebook 7 with the built extension, in Chromium."""
 
+# ruff: noqa: E501 - scripts of pages
+
 from __future__ import annotations
 
 import json

@@ -14,6 +14,8 @@ POST double/verdict {"kernel": ID, "verdict": ...}:
     The kernel's own verdict, no longer good.
 """
 
+# ruff: noqa: E501 - scripts of pages
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,5 +1,7 @@
 """What the indicator shows to a person, read past its closed shadow tree through the browser's debugger."""
 
+# ruff: noqa: E501 - scripts of pages
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -67,7 +69,8 @@ class Indicator:
         button = self._button()
         return button is not None and bool(
             self._call(
-                button, "function () { return this.matches(':focus-visible') && getComputedStyle(this).outlineStyle !== 'none'; }"
+                button,
+                "function () { return this.matches(':focus-visible') && getComputedStyle(this).outlineStyle !== 'none'; }",
             )
         )
 
@@ -91,7 +94,9 @@ class Indicator:
         """Return the nodes of the accessibility tree in it."""
         button = self._button()
         assert button is not None
-        nodes = self._cdp.send("Accessibility.getPartialAXTree", {"objectId": button, "fetchRelatives": False})["nodes"]
+        nodes = self._cdp.send(
+            "Accessibility.getPartialAXTree", {"objectId": button, "fetchRelatives": False}
+        )["nodes"]
         return list(nodes)
 
     def tree(self) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """The trust indicator in real pages: what it says in every state, and that it never says what does not count."""
 
+# ruff: noqa: E501 - scripts of pages
+
 from __future__ import annotations
 
 import re
@@ -86,7 +88,9 @@ def test_the_dark_theme_has_colours_of_its_own_that_can_be_read(open_notebook: O
             assert contrast(notebook.indicator.style("color", "background-color")) >= 4.5
         screenshot(page, "indicator-dark")
     finally:
-        page.evaluate("window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
+        page.evaluate(
+            "window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})"
+        )
         page.wait_for_timeout(500)
 
 
@@ -123,7 +127,9 @@ def test_a_changed_policy_makes_it_stale(open_notebook: Open, policy_file: Any) 
     notebook = open_notebook()
     before = policy_file.read_text()
     try:
-        policy_file.write_text(re.sub(r'mrenclave = \["[0-9a-f]{64}"\]', f'mrenclave = ["{"ab" * 32}"]', before))
+        policy_file.write_text(
+            re.sub(r'mrenclave = \["[0-9a-f]{64}"\]', f'mrenclave = ["{"ab" * 32}"]', before)
+        )
         notebook.look_again()
         notebook.expect("Simulated, stale")
     finally:
@@ -132,7 +138,9 @@ def test_a_changed_policy_makes_it_stale(open_notebook: Open, policy_file: Any) 
     notebook.expect("Simulated")
 
 
-def test_a_restart_never_shows_what_was_found_before(open_notebook: Open, page: Page, lab: JupyterServer) -> None:
+def test_a_restart_never_shows_what_was_found_before(
+    open_notebook: Open, page: Page, lab: JupyterServer
+) -> None:
     notebook = open_notebook()
     # Attested before, simulated after: one look tells which start a word is about.
     notebook.verdict("intel")
@@ -163,7 +171,9 @@ def test_a_crash_never_shows_what_was_found_before(open_notebook: Open, page: Pa
     assert "Attested" not in shown[1:], shown
 
 
-def test_a_server_that_does_not_answer_is_not_known_and_is_asked_again(open_notebook: Open, page: Page) -> None:
+def test_a_server_that_does_not_answer_is_not_known_and_is_asked_again(
+    open_notebook: Open, page: Page
+) -> None:
     notebook = open_notebook()
     page.route("**/sealbook/api/trust*", lambda route: route.abort())
     notebook.look_again()
@@ -183,7 +193,9 @@ def test_an_answer_of_another_kind_is_not_known(open_notebook: Open, page: Page,
     notebook.expect("Not known")
 
 
-def test_a_kernel_that_was_shut_down_is_no_kernel(open_notebook: Open, page: Page, lab: JupyterServer) -> None:
+def test_a_kernel_that_was_shut_down_is_no_kernel(
+    open_notebook: Open, page: Page, lab: JupyterServer
+) -> None:
     notebook = open_notebook()
     notebook.command("kernelmenu:shutdown")
     notebook.expect("No kernel")
@@ -279,7 +291,9 @@ def test_it_is_said_to_screen_readers_and_reached_by_the_keyboard(open_notebook:
         for node in notebook.indicator.tree()
         if node.get("role", {}).get("value") == "status" and "Kernel trust" in str(node)
     ]
-    page.locator(".jp-NotebookPanel-toolbar [data-command='notebook:run-cell-and-select-next'], .jp-NotebookPanel-toolbar jp-button").first.focus()
+    page.locator(
+        ".jp-NotebookPanel-toolbar [data-command='notebook:run-cell-and-select-next'], .jp-NotebookPanel-toolbar jp-button"
+    ).first.focus()
     for _ in range(30):
         if notebook.indicator.focus_visible():
             break

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 from helpers import wait_until
 from jupyter_server_process import JupyterServer
 from pages import screenshot
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from sealbook import sealing
 
@@ -19,17 +18,17 @@ TABLE = b"name,dose\nAda,3\n"
 
 
 @pytest.fixture
-def browser_page(page: Page, lab: JupyterServer) -> Iterator[Page]:
+def browser_page(page: Page, lab: JupyterServer) -> Page:
     """JupyterLab's file browser with one table in it."""
     for old in lab.root.glob("table*"):
         old.unlink()
     (lab.root / "table.csv").write_bytes(TABLE)
     page.goto(f"{lab.address}/lab?token={lab.token}&reset")
     item(page, "table.csv").wait_for(timeout=60_000)
-    yield page
+    return page
 
 
-def item(page: Page, name: str) -> "Locator":  # noqa: F821, UP037
+def item(page: Page, name: str) -> Locator:
     return page.locator(".jp-DirListing-item").filter(has_text=re.compile(f"^{re.escape(name)}"))
 
 
@@ -57,7 +56,9 @@ def seal(page: Page, lab: JupyterServer, key: str = "letters") -> None:
     assert (lab.root / "table.csv.sealed").is_file()
 
 
-def test_a_file_is_sealed_inspected_rekeyed_and_unsealed_from_the_menu(browser_page: Page, lab: JupyterServer) -> None:
+def test_a_file_is_sealed_inspected_rekeyed_and_unsealed_from_the_menu(
+    browser_page: Page, lab: JupyterServer
+) -> None:
     page = browser_page
     seal(page, lab)
     sealed = lab.root / "table.csv.sealed"
@@ -86,7 +87,9 @@ def test_a_double_click_inspects_and_reads_none_of_the_bytes(browser_page: Page,
     page = browser_page
     seal(page, lab)
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if "table.csv.sealed" in request.url else None)
+    page.on(
+        "request", lambda request: asked.append(request.url) if "table.csv.sealed" in request.url else None
+    )
     item(page, "table.csv.sealed").first.dblclick()
     expect(page.locator(".sealbook-SealedView")).to_contain_text("letters v1")
     assert [url for url in asked if "/api/contents/" in url and "content=1" in url] == []
@@ -103,7 +106,9 @@ def test_a_file_that_is_in_the_way_is_asked_about(browser_page: Page, lab: Jupyt
     assert wait_until(lambda: (lab.root / "table.csv").read_bytes() == TABLE)
 
 
-def test_a_key_that_demands_attestation_is_refused_in_the_servers_sentence(browser_page: Page, lab: JupyterServer) -> None:
+def test_a_key_that_demands_attestation_is_refused_in_the_servers_sentence(
+    browser_page: Page, lab: JupyterServer
+) -> None:
     page = browser_page
     seal(page, lab, key="patients")
     choose(page, "table.csv.sealed", "Unseal to…")
@@ -112,7 +117,9 @@ def test_a_key_that_demands_attestation_is_refused_in_the_servers_sentence(brows
     assert not (lab.root / "table-never.csv").exists()
 
 
-def test_other_files_offer_only_to_be_sealed_and_sealed_ones_do_not(browser_page: Page, lab: JupyterServer) -> None:
+def test_other_files_offer_only_to_be_sealed_and_sealed_ones_do_not(
+    browser_page: Page, lab: JupyterServer
+) -> None:
     page = browser_page
     seal(page, lab)
 

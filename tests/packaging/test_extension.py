@@ -48,13 +48,24 @@ def test_the_lock_names_no_registry() -> None:
     assert not re.search(r"https?://|registry\.|@file:", (EXTENSION / "yarn.lock").read_text())
 
 
-def test_every_package_of_jupyterlab_is_pinned_and_locked_at_its_pin(package: dict[str, dict[str, str]]) -> None:
+def test_every_package_of_jupyterlab_is_pinned_and_locked_at_its_pin(
+    package: dict[str, dict[str, str]],
+) -> None:
     pins = package["resolutions"]
-    locked = dict(re.findall(r'resolution: "(@jupyterlab/[^@"]+)@npm:([^"]+)"', (EXTENSION / "yarn.lock").read_text()))
-    used = {n for group in ("dependencies", "devDependencies") for n in package[group] if n.startswith("@jupyterlab/")}
+    locked = dict(
+        re.findall(r'resolution: "(@jupyterlab/[^@"]+)@npm:([^"]+)"', (EXTENSION / "yarn.lock").read_text())
+    )
+    used = {
+        n
+        for group in ("dependencies", "devDependencies")
+        for n in package[group]
+        if n.startswith("@jupyterlab/")
+    }
     assert used <= set(pins)
     assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in pins.values())
-    assert {name: pins[name] for name in locked if name in pins} == {n: v for n, v in locked.items() if n in pins}
+    assert {name: pins[name] for name in locked if name in pins} == {
+        n: v for n, v in locked.items() if n in pins
+    }
     assert used <= set(locked)
 
 
@@ -82,18 +93,21 @@ def test_a_fresh_install_of_the_wheel_shows_it(wheel: Path, tmp_path: Path) -> N
     subprocess.run(
         [str(python), "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", str(wheel)], check=True
     )
-    # The dependencies, JupyterLab among them, are those that the locked environment has: installed by nobody twice.
+    # The dependencies, JupyterLab among them, are those that the locked environment has.
     site = next((environment / "lib").glob("python*")) / "site-packages"
     ours = next((Path(sys.prefix) / "lib").glob("python*")) / "site-packages"
     (site / "locked.pth").write_text(f"{ours}\n")
     shutil.copytree(
-        Path(sys.prefix) / "share/jupyter/lab", environment / "share/jupyter/lab", ignore=shutil.ignore_patterns("*.map")
+        Path(sys.prefix) / "share/jupyter/lab",
+        environment / "share/jupyter/lab",
+        ignore=shutil.ignore_patterns("*.map"),
     )
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "PYTHON", "VIRTUAL_ENV"))}
     clean |= {"HOME": str(tmp_path / "home"), "JUPYTER_PREFER_ENV_PATH": "1"}
 
     def said(*command: str) -> str:
-        ran = subprocess.run([str(python), "-m", *command], env=clean, capture_output=True, text=True, check=False)
+        called = [str(python), "-m", *command]
+        ran = subprocess.run(called, env=clean, capture_output=True, text=True, check=False)
         return re.sub(r"\x1b\[\d+m", "", ran.stdout + ran.stderr)
 
     assert "sealbook v0.1.0 enabled OK (python, sealbook)" in said("jupyterlab.labextensions", "list")

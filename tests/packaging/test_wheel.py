@@ -25,7 +25,9 @@ def names(tmp_path_factory) -> set[str]:
     (copy / "kernel/sealbook/spark/sealbook.jar").write_bytes(b"PK")
     # The same for the JupyterLab extension: tests/packaging/test_extension.py looks at the built one.
     shutil.copytree(
-        ROOT / "extension", copy / "extension", ignore=shutil.ignore_patterns("node_modules", "build", "lib", ".yarn")
+        ROOT / "extension",
+        copy / "extension",
+        ignore=shutil.ignore_patterns("node_modules", "build", "lib", ".yarn"),
     )
     (copy / "extension/build/labextension").mkdir(parents=True)
     (copy / "extension/build/labextension/package.json").write_text("{}")
