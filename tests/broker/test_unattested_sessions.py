@@ -248,7 +248,9 @@ def test_a_session_without_evidence_cannot_become_another_kind(world, endpoint):
     remote = RemoteBroker(endpoint.handle, evidence=world.quote)
     with pytest.raises(RefusedError, match="admits only kernels"):
         remote.attest()
-    assert not remote.result().attested
+    assert not endpoint.session.attested
+    with pytest.raises(SessionEndedError):
+        remote.result()
 
 
 def test_an_attested_session_cannot_be_renewed_without_evidence(world):
