@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +122,106 @@ def test_in_jupyterlab_the_panel_is_live_in_light_and_dark_and_outlives_its_kern
     outputs = saved.cells[0].outputs
     assert set(outputs[0].data) == {"text/html", "text/plain"}
     assert "application/vnd.jupyter.widget-view+json" in outputs[1].data
+
+
+def live_bar(lab: tuple[str, str], browser: Browser, name: str, kernel: str) -> Page:  # noqa: F811
+    """Open a notebook in JupyterLab and show a panel that says until when it holds."""
+    put(lab, name, kernel)
+    use_theme(lab, "JupyterLab Light")
+    address, token = lab
+    page = browser.new_page(viewport={"width": 1400, "height": 1100})
+    page.goto(f"{address}/lab/tree/{name}?token={token}&reset")
+    run_first(page)
+    expect(page.locator(".sealbook-live").first).to_contain_text("Holds until", timeout=60_000)
+    return page
+
+
+def restart_is_refused(page: Page, lab: tuple[str, str], policy: Path) -> None:  # noqa: F811
+    """Restart the kernel from elsewhere, under a policy that does not admit it any more."""
+    address, token = lab
+    headers = {"Authorization": f"token {token}"}
+    with urllib.request.urlopen(urllib.request.Request(f"{address}/api/kernels", headers=headers)) as answer:
+        (kernel,) = json.load(answer)
+    again = urllib.request.Request(
+        f"{address}/api/kernels/{kernel['id']}/restart", b"", headers, method="POST"
+    )
+    before = policy.read_text()
+    policy.write_text(re.sub(r'mrenclave = \["[0-9a-f]{64}"\]', f'mrenclave = ["{"ab" * 32}"]', before))
+    try:
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(again, timeout=60)
+    finally:
+        policy.write_text(before)
+
+
+def dies(page: Page, lab: tuple[str, str], policy: Path) -> None:  # noqa: F811
+    page.locator(".jp-Cell .cm-content").nth(1).click()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("import os; os._exit(1)")
+    page.keyboard.press("Shift+Enter")
+
+
+def is_shut_down(page: Page, lab: tuple[str, str], policy: Path) -> None:  # noqa: F811
+    page.get_by_role("menuitem", name="Kernel").first.click()
+    page.get_by_text("Shut Down Kernel", exact=True).click()
+
+
+def is_restarted(page: Page, lab: tuple[str, str], policy: Path) -> None:  # noqa: F811
+    page.get_by_role("menuitem", name="Kernel").first.click()
+    page.get_by_text("Restart Kernel…", exact=True).click()
+    page.locator(".jp-Dialog button.jp-mod-accept").click()
+
+
+@pytest.mark.parametrize("end", [restart_is_refused, dies, is_shut_down, is_restarted])
+def test_the_bar_of_a_kernel_that_has_ended_says_so_and_has_no_button(
+    browser: Browser,  # noqa: F811
+    lab: tuple[str, str],  # noqa: F811
+    kernel_name: str,
+    policy_file: Path,
+    end: Callable[[Page, tuple[str, str], Path], None],
+) -> None:
+    page = live_bar(lab, browser, f"{end.__name__}.ipynb", kernel_name)
+    bar, button = page.locator(".sealbook-live").first, page.locator(".sealbook-live + button").first
+    expect(button).to_be_enabled()
+    screenshot(page, "bar")
+    end(page, lab, policy_file)
+    expect(bar).to_contain_text("The kernel of this panel has ended", timeout=30_000)
+    expect(bar).not_to_contain_text("Holds until")
+    expect(bar).not_to_contain_text("Simulated")
+    expect(button).to_be_disabled()
+    screenshot(page, f"bar-{end.__name__}")
+    # Nothing that comes later makes it current again.
+    page.wait_for_timeout(3000)
+    expect(bar).to_contain_text("The kernel of this panel has ended")
+    page.close()
+
+
+def test_the_browsers_own_clock_ends_the_verdict(
+    browser: Browser,  # noqa: F811
+    lab: tuple[str, str],  # noqa: F811
+    kernel_name: str,
+) -> None:
+    page = live_bar(lab, browser, "clock.ipynb", kernel_name)
+    bar = page.locator(".sealbook-live").first
+    said = bar.inner_text()
+    until = re.search(r"Holds until (\S+ \S+) UTC", said)
+    assert until
+    # The clock of this page only, put to some seconds before that. The kernel's stands where it stood, so the
+    # kernel says nothing.
+    page.evaluate(
+        """until => {
+            const real = Date.now.bind(Date), shift = new Date(until) - real() - 10000;
+            Date.now = () => real() + shift;
+        }""",
+        until.group(1).replace(" ", "T") + "Z",
+    )
+    page.get_by_role("button", name="Attest again now").first.click()
+    expect(bar).not_to_have_text(said, timeout=60_000, use_inner_text=True)
+    expect(bar).not_to_contain_text("stale")
+    expect(bar.locator("strong")).to_have_text(re.compile(r"\(stale\)$"), timeout=60_000)
+    expect(bar).to_contain_text("By this browser's clock that has passed")
+    screenshot(page, "bar-stale")
+    page.close()
 
 
 def test_in_notebook_7_the_panel_is_live(
