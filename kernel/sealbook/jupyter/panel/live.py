@@ -15,25 +15,23 @@ import traitlets
 
 _ESM = """
 const ENDED = "The kernel of this panel has ended; what is written here is the past.";
-// Statuses of which each means that the process which painted this bar is gone or going.
-const OVER = ["restarting", "autorestarting", "starting", "terminating", "dead"];
 // Longest wait, in milliseconds: a machine may sleep meanwhile, or its clock be set.
 const LONGEST = 60000;
 
-// Tells once when the kernel has ended, by whatever the front end knows; asks nobody.
+// Tells when the kernel has ended, by what the front end knows; asks nobody. A restart from this page, or
+// after a crash, ends the comm. Of the rest only JupyterLab's manager knows: the status, and the kernel's
+// farewell before somebody else's restart, of which the page learns nothing else.
 function watch(model, tell) {
-  model.on("comm_live_update", tell);  // it was live, so it is not any more
   const kernel = model.widget_manager?.kernel;
-  const status = (sender, now) => OVER.includes(now) && tell();
+  const status = (sender, now) => now === "dead" && tell();
   const message = (sender, one) => one.header.msg_type === "shutdown_reply" && tell();
+  model.on("comm_live_update", tell);  // it was live, so it is not any more
   kernel?.statusChanged?.connect(status);
   kernel?.iopubMessage?.connect(message);
-  kernel?.disposed?.connect(tell);
   return () => {
     model.off("comm_live_update", tell);
     kernel?.statusChanged?.disconnect(status);
     kernel?.iopubMessage?.disconnect(message);
-    kernel?.disposed?.disconnect(tell);
   };
 }
 
@@ -117,6 +115,7 @@ _CSS = """
 .sealbook-live + button { margin: 2px; padding: 0.3em 0.8em; font: inherit; cursor: pointer;
   color: var(--jp-ui-font-color1, #000); background: var(--jp-layout-color2, #eee);
   border: 1px solid currentColor; border-radius: 0.3em; }
+.sealbook-live + button:disabled { opacity: 0.5; cursor: default; }
 .sealbook-live + button:focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2); }
 .sealbook-newer { color: var(--jp-content-font-color1, inherit); }
 """
