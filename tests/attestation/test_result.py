@@ -100,10 +100,21 @@ def test_a_mistake_of_the_caller_raises(scene: Any) -> None:
         {"verified_at": "2026-01-01T00:00:00"},
         {"verified_at": None},
         {"verified_at": 7},
+        {"verified_at": "0001-01-01T00:00:00+14:00"},
+        {"verified_at": "0001-01-01T00:00:00+00:00"},
+        {"verified_at": "1999-12-31T23:59:59+00:00"},
+        {"verified_at": "2000-01-01T00:00:00+00:01"},
+        {"verified_at": "9999-01-01T00:00:00+00:00"},
+        {"verified_at": "9998-12-31T23:59:59-00:01"},
+        {"verified_at": "9999-12-31T23:59:59-14:00"},
+        {"collateral_expires_at": "0001-01-01T00:00:00+14:00"},
+        {"collateral_expires_at": "9999-12-31T23:59:59-14:00"},
         {"unknown": 1},
         {"advisories": [1]},
         {"accepted": 1},
         {"isv_svn": "1"},
+        {"isv_svn": True},
+        {"isv_prod_id": False},
         {"platform": {}},
         {"trust_vector": {"hardware": 97}},
         {"root": "other"},
@@ -113,6 +124,20 @@ def test_a_result_that_contradicts_itself_is_refused(scene: Any, change: Any) ->
     data = {**scene.verify().to_dict(), **change}
     with pytest.raises(InputError, match="not an attestation result"):
         AttestationResult.from_dict(data)
+
+
+def test_a_result_about_a_platform_has_numbers_where_numbers_belong(scene: Any) -> None:
+    data = scene.verify().to_dict()
+    for name in ("sgx_type", "tcb_eval_data_number", "pck_crl_number"):
+        assert isinstance(data["platform"][name], int)
+        with pytest.raises(InputError, match="whole numbers"):
+            AttestationResult.from_dict({**data, "platform": {**data["platform"], name: True}})
+
+
+def test_the_first_and_the_last_time_that_a_result_may_state_come_back(scene: Any) -> None:
+    for moment in ("2000-01-01T00:00:00+00:00", "9998-12-31T23:59:59+00:00"):
+        data = {**scene.verify().to_dict(), "verified_at": moment}
+        assert AttestationResult.from_dict(data).to_dict() == data
 
 
 def test_a_result_whose_status_does_not_follow_from_its_vector_is_refused(scene: Any) -> None:

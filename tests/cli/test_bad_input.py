@@ -75,6 +75,7 @@ CASES = [
     ("verify {data} --policy sim --collateral {data}", "not valid JSON"),
     ("verify {data} --policy sim --report-data 00", "128 hexadecimal"),
     ("verify {data} --policy sim --at yesterday", "not a time"),
+    ("verify {data} --policy sim --at file", "for an evidence file"),
     ("verify {odd} --policy sim", "digit missing"),
     ("policy", "Missing command"),
     ("policy init none --mrenclave " + "0" * 64, "not a policy name"),

@@ -23,10 +23,9 @@ BOUND: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def exported(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An evidence file of a platform that this user does not have, and no network."""
-    now = datetime.now(UTC) - timedelta(hours=1)
+def export(age: timedelta) -> Path:
+    """Write an evidence file of a platform that this user does not have, and two policies for it."""
+    now = datetime.now(UTC) - age
     forge = Forge.create(now)
     expected = report_data(**BOUND)
     quote = forge.quote(ReportSpec(mrenclave=b"\xaa" * 32, report_data=expected))
@@ -37,12 +36,18 @@ def exported(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     result = Verifier(policy).verify(quote, forge.collateral(), now=now, expected_report_data=expected)
     file = EvidenceFile(quote, forge.collateral(), policy, expected, result=result, **BOUND)
     Path("kernel.evidence.json").write_bytes(file.to_json())
+    return Path("kernel.evidence.json")
+
+
+@pytest.fixture
+def exported(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An evidence file of an hour ago, and no network."""
 
     def refuse(*arguments: Any, **named: Any) -> Any:
         raise AssertionError("the network was asked")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    return Path("kernel.evidence.json")
+    return export(timedelta(hours=1))
 
 
 def edit(file: Path, **changes: Any) -> Path:
@@ -90,6 +95,26 @@ def test_a_policy_or_a_time_of_the_readers_can_refuse_it(run: Any, exported: Pat
     assert run("verify", exported, "--at", late, "--json", status=1).json["label"] == "refused"
 
 
+def test_a_policy_of_the_readers_judges_now_unless_he_asks_for_the_files_time(
+    run: Any, exported: Path
+) -> None:
+    old = export(timedelta(days=90))
+    # By itself it is what it was, and says by whose clock.
+    assert "the time that the file states" in run("verify", old).out
+    assert run("verify", old, "--json").json["file"]["time_from"] == "file"
+    # Its collateral has expired since, and its maker's choice of a time does not hide that.
+    outcome = run("verify", old, "-p", "mine.toml", status=1)
+    assert "expired" in outcome.out
+    assert "the time that the file states" not in outcome.out
+    document = run("verify", old, "-p", "mine.toml", "--json", status=1).json
+    assert document["label"] == "refused"
+    assert document["file"]["time_from"] == "reader"
+    asked = run("verify", old, "-p", "mine.toml", "--at", "file")
+    assert "the time that the file states" in asked.out
+    document = run("verify", old, "-p", "mine.toml", "--at", "file", "--json").json
+    assert (document["label"], document["file"]["time_from"]) == ("simulated", "file")
+
+
 def test_another_report_data_or_result_ends_with_status_1(run: Any, exported: Path) -> None:
     content = json.loads(exported.read_bytes())
     for changes, said in (
@@ -111,3 +136,17 @@ def test_a_damaged_file_or_a_wrong_option_ends_with_status_2(run: Any, exported:
     newer = exported.with_name("newer.json")
     newer.write_bytes(exported.read_bytes().replace(b"evidence/1", b"evidence/2"))
     assert "sealbook-evidence/1" in run("verify", newer, status=2).err
+
+
+def test_a_result_that_no_verifier_writes_ends_with_status_2(run: Any, exported: Path) -> None:
+    result = json.loads(exported.read_bytes())["result"]
+    for change, said in (
+        ({"verified_at": "0001-01-01T00:00:00+14:00"}, "date in UTC"),
+        ({"verified_at": "9999-12-31T23:59:59-14:00"}, "date in UTC"),
+        ({"verified_at": "9999-12-31T23:59:59+00:00"}, "2000 to 9998"),
+        ({"collateral_expires_at": "0001-01-01T00:00:00+14:00"}, "date in UTC"),
+        ({"isv_svn": True}, "isv_svn is of the wrong kind"),
+    ):
+        outcome = run("verify", edit(exported, result=result | change), status=2)
+        assert said in outcome.err
+        assert "inside sealbook" not in outcome.err

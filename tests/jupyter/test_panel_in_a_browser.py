@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,12 @@ import nbformat
 import papermill
 import pytest
 from helpers import wait_until
-from nbformat.v4 import new_code_cell, new_notebook
+from ipywidgets import Widget
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from playwright.sync_api import Browser, Page, expect
 from test_browser import browser, lab, screenshot  # noqa: F401 - the fixtures of the model
+
+from sealbook.jupyter.panel.live import LiveBar
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -23,9 +29,9 @@ CELLS = ("import sealbook\nsealbook.AttestationPanel()", "%attest")
 BADGE = "Simulated enclave: no hardware protects it"
 
 
-def put(lab: tuple[str, str], name: str, kernel: str) -> None:  # noqa: F811
+def put(lab: tuple[str, str], name: str, kernel: str, book: Any = None) -> None:  # noqa: F811
     address, token = lab
-    book = new_notebook(cells=[new_code_cell(cell) for cell in CELLS])
+    book = book or new_notebook(cells=[new_code_cell(cell) for cell in CELLS])
     book.metadata["kernelspec"] = {"name": kernel, "display_name": "x", "language": "python"}
     request = urllib.request.Request(
         f"{address}/api/contents/{name}",
@@ -119,6 +125,142 @@ def test_in_jupyterlab_the_panel_is_live_in_light_and_dark_and_outlives_its_kern
     outputs = saved.cells[0].outputs
     assert set(outputs[0].data) == {"text/html", "text/plain"}
     assert "application/vnd.jupyter.widget-view+json" in outputs[1].data
+
+
+def live_bar(lab: tuple[str, str], browser: Browser, name: str, kernel: str) -> Page:  # noqa: F811
+    """Open a notebook in JupyterLab and show a panel that says until when it holds."""
+    put(lab, name, kernel)
+    use_theme(lab, "JupyterLab Light")
+    address, token = lab
+    page = browser.new_page(viewport={"width": 1400, "height": 1100})
+    page.goto(f"{address}/lab/tree/{name}?token={token}&reset")
+    run_first(page)
+    expect(page.locator(".sealbook-live").first).to_contain_text("Holds until", timeout=60_000)
+    return page
+
+
+def type_and_run(page: Page, code: str) -> None:
+    page.locator(".jp-Cell .cm-content").nth(1).click()
+    page.keyboard.press("Control+a")
+    page.keyboard.type(code)
+    page.keyboard.press("Shift+Enter")
+
+
+def send(lab: tuple[str, str], path: str, method: str = "POST") -> Any:  # noqa: F811
+    """Ask the server as another page would."""
+    address, token = lab
+    request = urllib.request.Request(
+        f"{address}/api/{path}", headers={"Authorization": f"token {token}"}, method=method
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read() or b"null")
+
+
+def restart_elsewhere(page: Page, lab: tuple[str, str]) -> None:  # noqa: F811
+    (kernel,) = [one["kernel"]["id"] for one in send(lab, "sessions", "GET") if f"/{one['path']}" in page.url]
+    send(lab, f"kernels/{kernel}/restart")
+
+
+def restart_is_refused(page: Page, lab: tuple[str, str], policy: Path) -> None:  # noqa: F811
+    """Somebody restarts it elsewhere, under a policy that does not admit it any more."""
+    before = policy.read_text()
+    policy.write_text(re.sub(r'mrenclave = \["[0-9a-f]{64}"\]', f'mrenclave = ["{"ab" * 32}"]', before))
+    try:
+        with pytest.raises(urllib.error.HTTPError):
+            restart_elsewhere(page, lab)
+    finally:
+        policy.write_text(before)
+
+
+def dies(page: Page, lab: tuple[str, str], policy: Path) -> None:  # noqa: F811
+    type_and_run(page, "import os; os._exit(1)")
+
+
+def is_shut_down(page: Page, lab: tuple[str, str], policy: Path) -> None:  # noqa: F811
+    page.get_by_role("menuitem", name="Kernel").first.click()
+    page.get_by_text("Shut Down Kernel", exact=True).click()
+
+
+def is_restarted(page: Page, lab: tuple[str, str], policy: Path) -> None:  # noqa: F811
+    page.get_by_role("menuitem", name="Kernel").first.click()
+    page.get_by_text("Restart Kernel…", exact=True).click()
+    page.locator(".jp-Dialog button.jp-mod-accept").click()
+
+
+@pytest.mark.parametrize("end", [restart_is_refused, dies, is_shut_down, is_restarted])
+def test_the_bar_of_a_kernel_that_has_ended_says_so_and_has_no_button(
+    browser: Browser,  # noqa: F811
+    lab: tuple[str, str],  # noqa: F811
+    kernel_name: str,
+    policy_file: Path,
+    end: Callable[[Page, tuple[str, str], Path], None],
+) -> None:
+    page = live_bar(lab, browser, f"{end.__name__}.ipynb", kernel_name)
+    bar, button = page.locator(".sealbook-live").first, page.locator(".sealbook-live + button").first
+    expect(button).to_be_enabled()
+    screenshot(page, "bar")
+    end(page, lab, policy_file)
+    expect(bar).to_contain_text("The kernel of this panel has ended", timeout=30_000)
+    expect(bar).not_to_contain_text("Holds until")
+    expect(bar).not_to_contain_text("Simulated")
+    expect(button).to_be_disabled()
+    screenshot(page, f"bar-{end.__name__}")
+    # Nothing that comes later makes it current again.
+    page.wait_for_timeout(3000)
+    expect(bar).to_contain_text("The kernel of this panel has ended")
+    page.close()
+
+
+def test_a_bar_that_was_saved_with_its_notebook_has_no_kernel_either(
+    browser: Browser,  # noqa: F811
+    lab: tuple[str, str],  # noqa: F811
+    kernel_name: str,
+) -> None:
+    bar = LiveBar(lambda: None)
+    bar.badge, bar.state, bar.line = f"\u25c7 {BADGE}", "simulated", "Holds until 2199-01-01 00:00:00 UTC."
+    kind = "application/vnd.jupyter.widget-view+json"
+    view = {"model_id": bar.model_id, "version_major": 2, "version_minor": 0}
+    book = new_notebook(cells=[new_code_cell("pass", outputs=[new_output("display_data", {kind: view})])])
+    book.metadata["kernelspec"] = {"name": kernel_name, "display_name": "x", "language": "python"}
+    state = Widget.get_manager_state(widgets=[bar, bar.layout])
+    book.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": state}
+    put(lab, "saved.ipynb", kernel_name, book)
+    send(lab, "contents/saved.ipynb/trust")
+    address, token = lab
+    page = browser.new_page()
+    page.goto(f"{address}/lab/tree/saved.ipynb?token={token}&reset")
+    expect(page.locator(".sealbook-live")).to_contain_text("has ended", timeout=60_000)
+    expect(page.locator(".sealbook-live")).not_to_contain_text("Holds until")
+    expect(page.locator(".sealbook-live + button")).to_be_disabled()
+    page.close()
+
+
+def test_the_browsers_own_clock_ends_the_verdict(
+    browser: Browser,  # noqa: F811
+    lab: tuple[str, str],  # noqa: F811
+    kernel_name: str,
+) -> None:
+    page = live_bar(lab, browser, "clock.ipynb", kernel_name)
+    bar = page.locator(".sealbook-live").first
+    said = bar.inner_text()
+    until = re.search(r"Holds until (\S+ \S+) UTC", said)
+    assert until
+    # The clock of this page only, put to some seconds before that. The kernel's stands where it stood, so the
+    # kernel says nothing.
+    page.evaluate(
+        """until => {
+            const real = Date.now.bind(Date), shift = new Date(until) - real() - 10000;
+            Date.now = () => real() + shift;
+        }""",
+        until.group(1).replace(" ", "T") + "Z",
+    )
+    page.get_by_role("button", name="Attest again now").first.click()
+    expect(bar).not_to_have_text(said, timeout=60_000, use_inner_text=True)
+    expect(bar).not_to_contain_text("stale")
+    expect(bar.locator("strong")).to_have_text(re.compile(r"\(stale\)$"), timeout=60_000)
+    expect(bar).to_contain_text("By this browser's clock that has passed")
+    screenshot(page, "bar-stale")
+    page.close()
 
 
 def test_in_notebook_7_the_panel_is_live(

@@ -314,6 +314,48 @@ def test_the_button_attests_once_and_nothing_else_is_a_command() -> None:
     assert not bar.busy
 
 
+@pytest.mark.usefixtures("brokered")
+def test_a_page_cannot_write_the_bar_nor_block_its_button(shell: InteractiveShell) -> None:
+    panel = sealbook.AttestationPanel(live=True)
+    with capture_output():
+        display(panel)
+    bar = panel._bar
+    assert bar is not None
+    before = bar.get_state()
+    claims = {"badge": "\u2714 Attested", "state": "attested", "line": "Genuine SGX enclave.", "busy": True}
+    claims |= {"html": "<b>Attested</b>", "written": "", "until": 9e15, "_esm": "export default {}"}
+    # What a page sends over the widget's comm.
+    bar._handle_msg(
+        {"content": {"data": {"method": "update", "state": claims, "buffer_paths": []}}, "buffers": []}
+    )
+    assert bar.get_state() == before
+    result = panel.facts.result
+    assert result is not None
+    with capture_output():
+        bar._handle_msg(
+            {"content": {"data": {"method": "custom", "content": {"action": "attest"}}}, "buffers": []}
+        )
+    assert panel.facts.result is not None
+    assert panel.facts.result.evidence_id != result.evidence_id
+
+
+@pytest.mark.usefixtures("brokered")
+def test_a_press_while_it_attests_is_none() -> None:
+    from sealbook.jupyter.panel.live import LiveBar
+
+    pressed = []
+
+    def attest() -> None:
+        pressed.append(bar.busy)
+        bar.busy = False  # what is shown does not open the gate
+        bar._pressed(bar, {"action": "attest"}, [])
+
+    bar = LiveBar(attest)
+    bar._pressed(bar, {"action": "attest"}, [])
+    bar._pressed(bar, {"action": "attest"}, [])
+    assert pressed == [True, True]
+
+
 def test_the_bar_says_the_state_and_is_painted_again(
     shell: InteractiveShell, brokered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +366,8 @@ def test_the_bar_says_the_state_and_is_painted_again(
     assert bar is not None
     assert bar.state == "simulated"
     assert "Last verified at" in bar.line
+    assert panel.facts.fresh_until is not None
+    assert bar.until == panel.facts.fresh_until.timestamp() * 1000
     monkeypatch.setattr(brokered.remote, "_evidence", lambda nonce: b"no quote")
     with capture_output():
         panel.attest()

@@ -349,6 +349,9 @@ _SCALARS: dict[str, type | tuple[type, ...]] = {
     "tee": str,
 }
 
+#: Years in which a time may lie. At the ends of the calendar another zone, or a margin, has no date.
+_YEARS = range(2000, 9999)
+
 _PROFILES = {"intel": EAR_PROFILE, "simulated": SIMULATED_EAR_PROFILE, "none": UNATTESTED_EAR_PROFILE}
 
 
@@ -359,7 +362,8 @@ def _build(cls: type[AttestationResult], data: Mapping[str, Any]) -> Attestation
     data = {name: value for name, value in data.items() if name != "attested"}
     _same_fields(data, AttestationResult)
     for name, kind in _SCALARS.items():
-        if not isinstance(data[name], kind):
+        # Python takes True for 1, and canonical JSON does not.
+        if not isinstance(data[name], kind) or (kind is not bool and isinstance(data[name], bool)):
             raise TypeError(f"{name} is of the wrong kind")
     vector = data["trust_vector"]
     _same_fields(vector, TrustVector)
@@ -368,6 +372,8 @@ def _build(cls: type[AttestationResult], data: Mapping[str, Any]) -> Attestation
     platform = dict(data["platform"])
     _same_fields(platform, PlatformFacts)
     platform["tcb_date"] = _time(platform["tcb_date"])
+    if any(isinstance(value, bool) for value in platform.values()):
+        raise TypeError("platform has texts and whole numbers")
     refusals = []
     for refusal in data["refusals"]:
         _same_fields(refusal, Refusal)
@@ -407,4 +413,10 @@ def _time(text: str | None) -> datetime | None:
     when = datetime.fromisoformat(text)
     if when.tzinfo is None:
         raise ValueError("times have a zone")
-    return when.astimezone(UTC)
+    try:
+        when = when.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("times have a date in UTC") from None
+    if when.year not in _YEARS:
+        raise ValueError(f"times are of the years {_YEARS[0]} to {_YEARS[-1]}")
+    return when

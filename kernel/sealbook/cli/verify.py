@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _MAX_QUOTE = 64 * 1024
 _MAX_COLLATERAL = 4 << 20
+#: The word with which somebody asks for the time that an evidence file states.
+_TIME_OF_FILE = "file"
 
 
 def verify(
@@ -53,13 +55,19 @@ def verify(
     ] = None,
     at: Annotated[
         str | None,
-        typer.Option("--at", metavar="TIME", help="ISO 8601; default: now, or the evidence file's."),
+        typer.Option(
+            "--at",
+            metavar="TIME",
+            help="ISO 8601, or 'file': the time that an evidence file states, which is its maker's word. "
+            "Default: now; 'file' where the file's own policy judges.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
     """Verify evidence; exit status 0 if the policy accepts it, 1 with all reasons if not.
 
-    An evidence file, as JupyterLab's trust panel exports it, is verified offline, from what is in it.
+    An evidence file, as JupyterLab's trust panel exports it, is verified offline, from what is in it: under
+    your policy as of now, without one under its own and at the time it states.
     """
     from sealbook import paths
     from sealbook.attestation import Collateral, Policy, Quote, Verifier, is_statement
@@ -73,6 +81,8 @@ def verify(
             raise InputError("An evidence file brings its own collateral and report data: leave them out.")
         _verify_file(content, policy, at)
         return
+    if at == _TIME_OF_FILE:
+        raise InputError("'--at file' is for an evidence file: only there a time is stated.")
     if policy is None:
         raise InputError("Missing option '--policy': name the policy that the evidence must satisfy.")
     if len(content) > 2 * _MAX_QUOTE:
@@ -117,7 +127,10 @@ def _verify_file(content: bytes, policy: str | None, at: str | None) -> None:
 
     file = EvidenceFile.from_json(content)
     judged_by = None if policy is None else Policy.load(find(policy))
-    verdict = file.verify(policy=judged_by, at=None if at is None else time(at))
+    # Whoever made the file chose its time, perhaps one before something expired or was revoked. Who brings a
+    # policy to judge by wants to know what holds, not what once held.
+    stated = at == _TIME_OF_FILE or (at is None and judged_by is None)
+    verdict = file.verify(policy=judged_by, at=None if stated else time(at))
     result = verdict.result
     chain = chain_of_trust(file.evidence, file.collateral, judged_by or file.policy, result)
     document = result.to_dict() | {
@@ -127,7 +140,7 @@ def _verify_file(content: bytes, policy: str | None, at: str | None) -> None:
             "good": verdict.good,
             "problems": list(verdict.problems),
             "policy_from": "file" if judged_by is None else "reader",
-            "time_from": "file" if at is None else "reader",
+            "time_from": "file" if stated else "reader",
             "binds": verdict.binds,
             "same_result": verdict.same_result,
             "role": file.role,
@@ -153,7 +166,7 @@ def _verify_file(content: bytes, policy: str | None, at: str | None) -> None:
                 f"Judged by the policy in the file (digest {result.policy_digest[:16]}...), whose author is "
                 f"whoever made the file; its root is {root}. With --policy you judge by your own."
             )
-        if at is None:
+        if stated:
             console.line("Judged at the time that the file states; with --at at another.")
     if not verdict.good:
         raise typer.Exit(1)

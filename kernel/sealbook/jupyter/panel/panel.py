@@ -116,6 +116,7 @@ class AttestationPanel:
             f"Attesting again was refused: {facts.failure}" if facts.failure else "",
         )
         bar.line = " ".join(filter(None, parts))
+        bar.until = facts.fresh_until.timestamp() * 1000 if facts.fresh_until and not facts.stale else 0.0
         # Together, so that nobody sees the time of one form above another.
         with bar.hold_sync():
             bar.html, bar.written = panel_html(facts), f"written at {when(facts.written_at)}"
