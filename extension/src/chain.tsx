@@ -30,10 +30,31 @@ function verdictOf(check: ICheck): Verdict {
   return check.passed === null ? 'open' : check.passed ? 'passed' : 'failed';
 }
 
-/** What is to be said of a link as a whole: one failed check is enough, and one that was not reached. */
+/** The link that each link at the side judges: it is drawn below that one. */
+const JUDGES: Readonly<Record<string, string>> = {
+  Policy: 'Quote',
+  'QE identity': 'Quoting enclave',
+  'TCB info': 'PCK certificate',
+  'TCB signer': 'PCK certificate',
+  'Revocation lists': 'PCK certificate'
+};
+
+/** Put each link at the side behind the one that it judges; those that judge none of these come last. */
+export function drawnOrder(chain: readonly ILink[]): readonly ILink[] {
+  const main = chain.filter(link => !link.side);
+  const known = new Set(main.map(link => link.name));
+  const judged = (link: ILink) => (Object.hasOwn(JUDGES, link.name) ? JUDGES[link.name] : '');
+  const side = chain.filter(link => link.side);
+  return [
+    ...main.flatMap(link => [link, ...side.filter(other => judged(other) === link.name)]),
+    ...side.filter(other => !known.has(judged(other)))
+  ];
+}
+
+/** What is to be said of a link as a whole: one failed check is enough, and one that was not reached, or none at all. */
 export function verdictOfLink(link: ILink): Verdict {
   const verdicts = link.checks.map(verdictOf);
-  return verdicts.includes('failed') ? 'failed' : verdicts.includes('open') ? 'open' : 'passed';
+  return verdicts.includes('failed') ? 'failed' : verdicts.includes('open') || verdicts.length === 0 ? 'open' : 'passed';
 }
 
 function Link(props: { link: ILink; trans: Translation }): JSX.Element {
@@ -45,7 +66,10 @@ function Link(props: { link: ILink; trans: Translation }): JSX.Element {
   };
   const verdict = verdictOfLink(link);
   return (
-    <li className={`sealbook-Link sealbook-mod-${verdict}`} data-verdict={verdict}>
+    <li
+      className={`sealbook-Link sealbook-mod-${verdict}${link.side ? ' sealbook-mod-side' : ''}`}
+      data-verdict={verdict}
+    >
       <details open={verdict === 'failed'}>
         <summary>
           <Mark verdict={verdict} />
@@ -81,26 +105,20 @@ function Link(props: { link: ILink; trans: Translation }): JSX.Element {
   );
 }
 
-/** The chain of trust, drawn from the quote down to the root: one box a link, with the checks on it. */
+/**
+ * The chain of trust, drawn from the quote down to the root: one box a link, with the checks on it. What joins from the
+ * side, such as TCB info, stands to the right of the line, below the link that it judges.
+ */
 export function Chain(props: { chain: readonly ILink[]; note: string; trans: Translation }): JSX.Element {
   const { chain, note, trans } = props;
   if (chain.length === 0) {
     return <p className="sealbook-Empty">{note || trans.__('There is no evidence: nothing leads to a root.')}</p>;
   }
-  const links = (side: boolean) =>
-    chain
-      .filter(link => link.side === side)
-      .map((link, index) => <Link key={`${index}-${link.name}`} link={link} trans={trans} />);
-  const joining = links(true);
   return (
-    <>
-      <ol className="sealbook-Chain">{links(false)}</ol>
-      {joining.length > 0 && (
-        <>
-          <p>{trans.__('What joins the chain from the side:')}</p>
-          <ul className="sealbook-Chain sealbook-mod-joining">{joining}</ul>
-        </>
-      )}
-    </>
+    <ol className="sealbook-Chain">
+      {drawnOrder(chain).map((link, index) => (
+        <Link key={`${index}-${link.name}`} link={link} trans={trans} />
+      ))}
+    </ol>
   );
 }

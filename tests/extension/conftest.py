@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "jupyter"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "spark"))
 from helpers import wait_until
 from jupyter_server_process import JupyterServer
 from pages import BUILT, PASSPHRASE, REFUSING, Notebook

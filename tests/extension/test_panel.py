@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ from helpers import wait_until
 from jupyter_server_process import JupyterServer
 from pages import BUILT, REFUSING, Notebook, screenshot
 from playwright.sync_api import Page, expect
+from profile_of_a_test import authority
 
 from sealbook.attestation import Policy
 from sealbook.attestation.evidence_file import EvidenceFile
+from sealbook.spark import profiles
+from sealbook.spark.profiles import Profile
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -93,11 +98,16 @@ def test_the_chain_is_drawn_link_by_link_with_every_check(
             checks: [...link.querySelectorAll('.sealbook-Checks li')].map(li => [li.dataset.check, li.dataset.verdict])}))"""
     )
     words = {True: "passed", False: "failed", None: "open"}
-    ordered = sorted(chain, key=lambda link: link["side"])
-    assert drawn == [
-        {"name": link["name"], "checks": [[c["name"], words[c["passed"]]] for c in link["checks"]]}
-        for link in ordered
-    ]
+    expected = {link["name"]: [[c["name"], words[c["passed"]]] for c in link["checks"]] for link in chain}
+    assert {link["name"]: link["checks"] for link in drawn} == expected
+    assert len(drawn) == len(chain)
+    # The links up to the root in their order; what joins from the side below the link that it judges.
+    names = [link["name"] for link in drawn]
+    main = [link["name"] for link in chain if not link["side"]]
+    assert [name for name in names if name in main] == main
+    above = {name: [m for m in names[: names.index(name)] if m in main][-1] for name in names[1:]}
+    judged = {"Policy": "Quote", "QE identity": "Quoting enclave", "TCB info": "PCK certificate"}
+    assert {name: above[name] for name in judged} == judged
 
 
 def test_the_chain_of_real_hardware_leads_to_intel(
@@ -221,20 +231,73 @@ def test_axe_finds_nothing_in_notebook_7(open_notebook: Open, page: Page) -> Non
     assert violations(page) == []
 
 
-def test_the_cluster_section_tells_of_the_local_state_and_of_reported_jobs(
+def test_the_jobs_of_the_running_cell_are_shown_as_the_kernels_word_until_it_ends(
     panel: Notebook, page: Page
 ) -> None:
     section = page.locator(f"{PANEL} [data-section=cluster]")
-    expect(section).to_contain_text("in the enclave of this kernel")
+    expect(section).to_contain_text("in this kernel, once Spark starts")
+    expect(section).to_contain_text("Spark has not been used in this kernel yet")
     expect(section.locator("progress")).to_have_count(0)
-    # The kernel reports its jobs as Spark's bar does; no Spark is needed to see that it is shown as its word.
     panel.run(
-        "import time\nfrom IPython.display import display\n"
-        "display({'application/vnd.sealbook.progress+json': {'where': 'local', 'jobs': 1, 'active': 1, 'stages': 2,"
-        " 'tasks': 8, 'done': 3, 'running': 2, 'ended': False}, 'text/plain': ''}, raw=True,"
-        " display_id='sealbook-spark-1')\ntime.sleep(12)",
+        "import time\ndef slowly(rows):\n    time.sleep(3)\n    return rows\n"
+        "spark.sparkContext.parallelize(range(8), 8).mapPartitions(slowly).count()",
         wait=False,
     )
-    expect(section).to_contain_text("3 of 8 tasks, 2 running, 2 stages", timeout=20_000)
-    expect(section).to_contain_text("as the kernel reports it")
-    expect(section.locator("progress")).to_have_count(0, timeout=30_000)
+    expect(section).to_contain_text(re.compile("of 8 tasks, [1-9][0-9]* running, 1 stages?"), timeout=90_000)
+    expect(section).to_contain_text("Spark job of the running cell, as the kernel reports it")
+    screenshot(page, "panel-progress")
+    expect(section.locator("progress")).to_have_count(0, timeout=60_000)
+    expect(section).not_to_contain_text("once Spark starts")
+
+
+@pytest.fixture
+def silent_cluster(policy_file: Path) -> Iterator[str]:
+    """A cluster among this user's whose broker and master do not answer."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    profiles.save(Profile("silent", f"spark://127.0.0.1:{port}", f"https://127.0.0.1:{port}", ca=authority()))
+    yield "silent"
+    profiles.remove("silent")
+
+
+def test_the_switch_asks_runs_scale_in_the_kernel_and_says_its_error(
+    silent_cluster: str, panel: Notebook, page: Page, lab: JupyterServer
+) -> None:
+    section = page.locator(f"{PANEL} [data-section=cluster]")
+    switch = section.get_by_role("button", name="Switch…")
+    expect(switch).to_be_disabled()
+    section.get_by_role("combobox", name="Run on").select_option(silent_cluster)
+
+    switch.click()
+    expect(page.locator(".jp-Dialog")).to_contain_text("The present Spark session ends")
+    page.locator(".jp-Dialog button.jp-mod-reject").click()
+    expect(page.locator(".jp-Dialog")).to_have_count(0)
+
+    run_code(page)
+    switch.click()
+    page.locator(".jp-Dialog button.jp-mod-accept").click()
+    said = page.locator(".jp-Dialog-body")
+    expect(said).to_contain_text("The kernel says:", timeout=60_000)
+    screenshot(page, "switch-refused")
+    assert "cluster 'silent'" in said.inner_text()
+    assert len(said.inner_text().strip().splitlines()) == 1
+    assert page.evaluate("window.runByTheKernel") == ["%scale cluster silent"]
+    page.locator(".jp-Dialog button.jp-mod-accept").click()
+    expect(section).to_contain_text("in this kernel")
+    assert server_facts(lab, panel)["cluster"]["where"] == "local"
+    panel.run("%scale")
+    expect(page.locator(".jp-OutputArea-output")).to_contain_text("Spark runs in this kernel")
+
+
+def run_code(page: Page) -> None:
+    """Note from now on, in `window.runByTheKernel`, which code the kernel says that it runs."""
+    page.evaluate(
+        """() => {
+            const ran = window.runByTheKernel = [];
+            const context = window.jupyterapp.shell.currentWidget.sessionContext;
+            context.iopubMessage.connect((_, message) => {
+                if (message.header.msg_type === 'execute_input') { ran.push(message.content.code); }
+            });
+        }"""
+    )
