@@ -1,7 +1,7 @@
 import React from 'react';
 
 import type { ICheck, ILink } from './api';
-import type { Translation } from './parts';
+import { Fact, Facts, type Translation } from './parts';
 
 type Verdict = 'passed' | 'failed' | 'open';
 
@@ -79,16 +79,11 @@ function Link(props: { link: ILink; trans: Translation }): JSX.Element {
           </span>
         </summary>
         <p>{link.title}</p>
-        <dl className="sealbook-Facts">
+        <Facts>
           {link.facts.map(([name, value], index) => (
-            <div key={index}>
-              <dt>{name}</dt>
-              <dd>
-                <code>{value}</code>
-              </dd>
-            </div>
+            <Fact key={index} name={name} value={value} code />
           ))}
-        </dl>
+        </Facts>
         <ul className="sealbook-Checks">
           {link.checks.map((check, index) => (
             <li key={index} data-check={check.name} data-verdict={verdictOf(check)}>

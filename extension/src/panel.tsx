@@ -120,7 +120,9 @@ export class TrustPanel extends ReactWidget {
             {trans.__('Copy as policy')}
           </button>
         </div>
-        {facts && this._sections(details, facts)}
+        {facts
+          ? this._sections(details, facts)
+          : !kernel && <p className="sealbook-Empty">{trans.__('No kernel runs here: there is nothing else to show.')}</p>}
       </>
     );
   }

@@ -62,7 +62,10 @@ class Notebook:
         self.page.evaluate("([name]) => { void window.jupyterapp.commands.execute(name); }", [name])
 
 
-def screenshot(page: Page, name: str) -> None:
-    """Keep a picture where someone asked for one."""
+def screenshot(page: Page, name: str, *, within: str = "") -> None:
+    """Keep a picture where someone asked for one; `within`: scrolled to this element."""
     if folder := os.environ.get("SEALBOOK_SCREENSHOTS"):
+        if within:
+            page.locator(within).first.evaluate("node => node.scrollIntoView({block: 'start'})")
+        page.wait_for_timeout(500)  # until what was opened, scrolled or coloured is drawn
         page.screenshot(path=Path(folder) / f"{name}.png")
