@@ -65,6 +65,7 @@ function Link(props: { link: ILink; trans: Translation }): JSX.Element {
     open: trans.__('not reached')
   };
   const verdict = verdictOfLink(link);
+  const partly = verdict === 'open' && link.checks.some(check => check.passed);
   return (
     <li
       className={`sealbook-Link sealbook-mod-${verdict}${link.side ? ' sealbook-mod-side' : ''}`}
@@ -75,7 +76,7 @@ function Link(props: { link: ILink; trans: Translation }): JSX.Element {
           <Mark verdict={verdict} />
           <b>{link.name}</b>
           <span className="sealbook-Verdict">
-            {link.checks.length > 0 && words[verdict]}
+            {link.checks.length > 0 && (partly ? trans.__('passed in part') : words[verdict])}
           </span>
         </summary>
         <p>{link.title}</p>

@@ -36,7 +36,7 @@ export function Fact(props: {
   }
   const label = trans?.__('Copy %1', name) ?? '';
   return (
-    <div className={props.code && String(value).length > 22 ? 'sealbook-mod-wide' : undefined}>
+    <div className={props.code && String(value).length > 18 ? 'sealbook-mod-wide' : undefined}>
       <dt>{name}</dt>
       <dd>
         {props.code ? <code>{value}</code> : <span>{value}</span>}
