@@ -361,7 +361,7 @@ def test_the_jobs_of_the_running_cell_are_shown_as_the_kernels_word_until_it_end
     )
     expect(section).to_contain_text(re.compile("of 8 tasks, [1-9][0-9]* running, 1 stages?"), timeout=90_000)
     expect(section).to_contain_text("Spark job of the running cell, as the kernel reports it")
-    screenshot(page, "panel-progress")
+    screenshot(page, "panel-progress", within=f"{PANEL} [data-section=cluster]")
     expect(section.locator("progress")).to_have_count(0, timeout=60_000)
     expect(section).not_to_contain_text("once Spark starts")
 
