@@ -68,7 +68,7 @@ def test_a_file_is_sealed_inspected_rekeyed_and_unsealed_from_the_menu(
 
     item(page, "table.csv.sealed").first.click(button="right")
     page.locator(".lm-Menu-item").filter(has_text="Rekey…").first.wait_for()
-    screenshot(page, "sealed-menu")
+    screenshot(page, "sealed-menu", width=800)
     page.keyboard.press("Escape")
     choose(page, "table.csv.sealed", "Inspect Sealed File")
     view = page.locator(".sealbook-SealedView")
