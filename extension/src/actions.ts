@@ -7,6 +7,9 @@ import type { Server } from './server';
 /** How clusters may be called: the name goes into a line that the kernel runs. */
 const CLUSTER_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/;
 
+/** Characters of a kernel's error that are shown. */
+const LONGEST = 500;
+
 /** What the buttons of the panel do. */
 export class Actions {
   constructor(
@@ -79,7 +82,7 @@ export class Actions {
       const code = name ? `%scale cluster ${name}` : '%scale local';
       const reply = await kernel.requestExecute({ code, store_history: false, stop_on_error: false }).done;
       if (reply.content.status === 'error') {
-        throw new Error(reply.content.evalue);
+        throw new Error(trans.__('The kernel says: %1', String(reply.content.evalue).slice(0, LONGEST)));
       }
       details.refresh();
     });

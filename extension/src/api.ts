@@ -109,7 +109,10 @@ export interface IAuditEntry {
 
 /** Where the code of the notebook runs. */
 export interface ICluster {
+  /** "local", "cluster", or "unknown" where the kernel reports a place that this user does not have. */
   readonly where: string;
+  /** Whether the kernel said that it started Spark. */
+  readonly started: boolean;
   readonly name: string;
   readonly master: string;
   readonly nodes: readonly INode[];

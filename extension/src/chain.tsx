@@ -1,7 +1,7 @@
 import React from 'react';
 
 import type { ICheck, ILink } from './api';
-import type { Translation } from './parts';
+import { Fact, Facts, type Translation } from './parts';
 
 type Verdict = 'passed' | 'failed' | 'open';
 
@@ -30,10 +30,31 @@ function verdictOf(check: ICheck): Verdict {
   return check.passed === null ? 'open' : check.passed ? 'passed' : 'failed';
 }
 
-/** What is to be said of a link as a whole: one failed check is enough, and one that was not reached. */
+/** The link that each link at the side judges: it is drawn below that one. */
+const JUDGES: Readonly<Record<string, string>> = {
+  Policy: 'Quote',
+  'QE identity': 'Quoting enclave',
+  'TCB info': 'PCK certificate',
+  'TCB signer': 'PCK certificate',
+  'Revocation lists': 'PCK certificate'
+};
+
+/** Put each link at the side behind the one that it judges; those that judge none of these come last. */
+export function drawnOrder(chain: readonly ILink[]): readonly ILink[] {
+  const main = chain.filter(link => !link.side);
+  const known = new Set(main.map(link => link.name));
+  const judged = (link: ILink) => (Object.hasOwn(JUDGES, link.name) ? JUDGES[link.name] : '');
+  const side = chain.filter(link => link.side);
+  return [
+    ...main.flatMap(link => [link, ...side.filter(other => judged(other) === link.name)]),
+    ...side.filter(other => !known.has(judged(other)))
+  ];
+}
+
+/** What is to be said of a link as a whole: one failed check is enough, and one that was not reached, or none at all. */
 export function verdictOfLink(link: ILink): Verdict {
   const verdicts = link.checks.map(verdictOf);
-  return verdicts.includes('failed') ? 'failed' : verdicts.includes('open') ? 'open' : 'passed';
+  return verdicts.includes('failed') ? 'failed' : verdicts.includes('open') || verdicts.length === 0 ? 'open' : 'passed';
 }
 
 function Link(props: { link: ILink; trans: Translation }): JSX.Element {
@@ -44,27 +65,26 @@ function Link(props: { link: ILink; trans: Translation }): JSX.Element {
     open: trans.__('not reached')
   };
   const verdict = verdictOfLink(link);
+  const partly = verdict === 'open' && link.checks.some(check => check.passed);
   return (
-    <li className={`sealbook-Link sealbook-mod-${verdict}`} data-verdict={verdict}>
+    <li
+      className={`sealbook-Link sealbook-mod-${verdict}${link.side ? ' sealbook-mod-side' : ''}`}
+      data-verdict={verdict}
+    >
       <details open={verdict === 'failed'}>
         <summary>
           <Mark verdict={verdict} />
           <b>{link.name}</b>
           <span className="sealbook-Verdict">
-            {link.checks.length > 0 && words[verdict]}
+            {link.checks.length > 0 && (partly ? trans.__('passed in part') : words[verdict])}
           </span>
         </summary>
         <p>{link.title}</p>
-        <dl className="sealbook-Facts">
+        <Facts>
           {link.facts.map(([name, value], index) => (
-            <div key={index}>
-              <dt>{name}</dt>
-              <dd>
-                <code>{value}</code>
-              </dd>
-            </div>
+            <Fact key={index} name={name} value={value} code />
           ))}
-        </dl>
+        </Facts>
         <ul className="sealbook-Checks">
           {link.checks.map((check, index) => (
             <li key={index} data-check={check.name} data-verdict={verdictOf(check)}>
@@ -81,26 +101,20 @@ function Link(props: { link: ILink; trans: Translation }): JSX.Element {
   );
 }
 
-/** The chain of trust, drawn from the quote down to the root: one box a link, with the checks on it. */
+/**
+ * The chain of trust, drawn from the quote down to the root: one box a link, with the checks on it. What joins from the
+ * side, such as TCB info, stands to the right of the line, below the link that it judges.
+ */
 export function Chain(props: { chain: readonly ILink[]; note: string; trans: Translation }): JSX.Element {
   const { chain, note, trans } = props;
   if (chain.length === 0) {
     return <p className="sealbook-Empty">{note || trans.__('There is no evidence: nothing leads to a root.')}</p>;
   }
-  const links = (side: boolean) =>
-    chain
-      .filter(link => link.side === side)
-      .map((link, index) => <Link key={`${index}-${link.name}`} link={link} trans={trans} />);
-  const joining = links(true);
   return (
-    <>
-      <ol className="sealbook-Chain">{links(false)}</ol>
-      {joining.length > 0 && (
-        <>
-          <p>{trans.__('What joins the chain from the side:')}</p>
-          <ul className="sealbook-Chain sealbook-mod-joining">{joining}</ul>
-        </>
-      )}
-    </>
+    <ol className="sealbook-Chain">
+      {drawnOrder(chain).map((link, index) => (
+        <Link key={`${index}-${link.name}`} link={link} trans={trans} />
+      ))}
+    </ol>
   );
 }

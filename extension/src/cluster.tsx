@@ -1,7 +1,7 @@
 import React, { useState } from 'react';
 
 import type { ICluster, IProgress } from './api';
-import { Fact, Facts, Table, localTime, type Translation } from './parts';
+import { Entries, Fact, Facts, Source, localTime, type Translation } from './parts';
 
 /** Where the code of the notebook runs, what it runs there now, and the switch to another place. */
 export function Cluster(props: {
@@ -12,38 +12,27 @@ export function Cluster(props: {
   choose: (name: string) => void;
 }): JSX.Element {
   const { cluster, progress, trans } = props;
-  const here = cluster.where === 'cluster' ? cluster.name : '';
+  const here = cluster.where === 'cluster' ? cluster.name : cluster.where === 'local' ? '' : null;
   return (
     <>
+      <Source>{trans.__('As the kernel reports it.')}</Source>
       <Facts>
-        <Fact
-          name={trans.__('Code runs')}
-          value={
-            cluster.where === 'cluster'
-              ? trans.__('on the cluster %1', cluster.name)
-              : trans.__('in the enclave of this kernel')
-          }
-        />
+        <Fact name={trans.__('Spark code runs')} value={place(cluster, trans)} />
         <Fact name={trans.__('Master')} value={cluster.master} code />
       </Facts>
       {cluster.note && <p>{cluster.note}</p>}
       {cluster.nodes.length > 0 && (
-        <Table
+        <Entries
           caption={trans.__('Nodes')}
-          columns={[
-            trans.__('Role'),
-            trans.__('Address'),
-            trans.__('Attestation'),
-            trans.__('Measurement'),
-            trans.__('Certificate until')
-          ]}
-          rows={cluster.nodes.map(node => [
-            node.role,
-            node.address,
-            node.label,
-            node.measurement,
-            localTime(node.certificate_until)
-          ])}
+          entries={cluster.nodes.map(node => ({
+            head: `${node.role} ${node.address}`,
+            time: '',
+            lines: [
+              node.label,
+              node.measurement && trans.__('Measurement %1', node.measurement),
+              node.certificate_until && trans.__('Certificate until %1', localTime(node.certificate_until))
+            ]
+          }))}
           empty=""
         />
       )}
@@ -64,19 +53,34 @@ export function Cluster(props: {
           </span>
         </div>
       )}
-      {cluster.choices.length > 0 && <Switch key={here} here={here} {...props} />}
+      {cluster.choices.length > 0 && <Switch key={here ?? '?'} here={here} {...props} />}
     </>
   );
 }
 
+/** Where Spark code runs, or would once it starts. */
+function place(cluster: ICluster, trans: Translation): string {
+  switch (cluster.where) {
+    case 'local':
+      return cluster.started ? trans.__('in this kernel') : trans.__('in this kernel, once Spark starts');
+    case 'cluster':
+      return cluster.started
+        ? trans.__('on the cluster %1', cluster.name)
+        : trans.__('on the cluster %1, once Spark starts', cluster.name);
+    default:
+      return trans.__('not known here');
+  }
+}
+
 function Switch(props: {
-  here: string;
+  /** The cluster; empty for this machine, null where that is not known. */
+  here: string | null;
   cluster: ICluster;
   trans: Translation;
   choose: (name: string) => void;
 }): JSX.Element {
   const { here, cluster, trans } = props;
-  const [wanted, setWanted] = useState(here);
+  const [wanted, setWanted] = useState(here ?? '');
   return (
     <div className="sealbook-Switch">
       <label>

@@ -8,7 +8,7 @@ import { Cluster } from './cluster';
 import type { Details } from './details';
 import type { IFacts } from './api';
 import { trustIcon } from './icons';
-import { Fact, Facts, Section, Table, localTime, readableSize, timeOfDay, type Translation } from './parts';
+import { Entries, Fact, Facts, Section, Source, localTime, readableSize, words, type Translation } from './parts';
 import type { Words } from './words';
 
 /** The side panel: everything that the server found about the kernel of the current notebook. */
@@ -25,6 +25,8 @@ export class TrustPanel extends ReactWidget {
     this.addClass('sealbook-Panel');
     this.title.icon = trustIcon;
     this.title.caption = this._words.title;
+    // In the element itself: JupyterLab's own rule for its side areas is stronger than one of a style sheet.
+    this.node.style.minWidth = '320px';
     this.node.setAttribute('role', 'region');
     this.node.setAttribute('aria-label', this._words.title);
   }
@@ -118,7 +120,9 @@ export class TrustPanel extends ReactWidget {
             {trans.__('Copy as policy')}
           </button>
         </div>
-        {facts && this._sections(details, facts)}
+        {facts
+          ? this._sections(details, facts)
+          : !kernel && <p className="sealbook-Empty">{trans.__('No kernel runs here: there is nothing else to show.')}</p>}
       </>
     );
   }
@@ -167,6 +171,45 @@ export class TrustPanel extends ReactWidget {
         <Section name="chain" title={trans.__('Chain of trust')}>
           <Chain chain={facts.chain} note={facts.chain_note ?? ''} trans={trans} />
         </Section>
+        {cluster && (
+          <Section name="cluster" title={trans.__('Where the code runs')}>
+            <Cluster
+              cluster={cluster}
+              progress={details.progress.last}
+              trans={trans}
+              choose={name => void this._actions.scale(details, name)}
+            />
+          </Section>
+        )}
+        <Section name="keys" title={trans.__('Keys')}>
+          <Source>{trans.__('As the key broker decided.')}</Source>
+          <Entries
+            caption={trans.__('Keys asked for in this session')}
+            entries={[...facts.keys].reverse().map(key => ({
+              head: trans.__(
+                '%1 %2, to %3',
+                key.decision,
+                key.version === null ? key.key : `${key.key} v${key.version}`,
+                key.purpose
+              ),
+              time: key.time,
+              lines: [key.why]
+            }))}
+            empty={trans.__('No key was asked for in this session.')}
+          />
+        </Section>
+        <Section name="artifacts" title={trans.__('Sealed artifacts')}>
+          <Source>{trans.__('As the kernel reports it.')}</Source>
+          <Entries
+            caption={trans.__('Sealed artifacts read and written')}
+            entries={[...facts.artifacts].reverse().map(artifact => ({
+              head: `${artifact.action} ${artifact.path}`,
+              time: artifact.time,
+              lines: [[artifact.key, readableSize(artifact.size)].filter(Boolean).join(', ')]
+            }))}
+            empty={trans.__('No sealed artifact was read or written in this session.')}
+          />
+        </Section>
         {channel && (
           <Section name="channel" title={trans.__('Channel')}>
             <p>
@@ -182,7 +225,7 @@ export class TrustPanel extends ReactWidget {
                 <div key={claim.name} className="sealbook-mod-wide">
                   <dt title={claim.meaning}>{claim.name}</dt>
                   <dd>
-                    <code>{claim.value}</code>
+                    {claim.value === '' ? <span>{trans.__('(none)')}</span> : <code>{claim.value}</code>}
                   </dd>
                   <dd>
                     <small>{claim.meaning}</small>
@@ -192,58 +235,18 @@ export class TrustPanel extends ReactWidget {
             </Facts>
           </Section>
         )}
-        <Section name="keys" title={trans.__('Keys')}>
-          <Table
-            caption={trans.__('Keys asked for in this session')}
-            columns={[trans.__('Time'), trans.__('Key'), trans.__('For'), trans.__('Decision'), trans.__('Why')]}
-            rows={facts.keys.map(key => [
-              timeOfDay(key.time),
-              key.version === null ? key.key : `${key.key} v${key.version}`,
-              key.purpose,
-              key.decision,
-              key.why
-            ])}
-            empty={trans.__('No key was asked for in this session.')}
-          />
-        </Section>
-        <Section name="artifacts" title={trans.__('Sealed artifacts')}>
-          <Table
-            caption={trans.__('Sealed artifacts read and written')}
-            columns={[trans.__('Time'), trans.__('What'), trans.__('Path'), trans.__('Key'), trans.__('Size')]}
-            rows={facts.artifacts.map(artifact => [
-              timeOfDay(artifact.time),
-              artifact.action,
-              artifact.path,
-              artifact.key,
-              readableSize(artifact.size)
-            ])}
-            empty={trans.__('No sealed artifact was read or written in this session.')}
-          />
-        </Section>
-        {cluster && (
-          <Section name="cluster" title={trans.__('Where the code runs')}>
-            <Cluster
-              cluster={cluster}
-              progress={details.progress.last}
-              trans={trans}
-              choose={name => void this._actions.scale(details, name)}
-            />
-          </Section>
-        )}
         <Section name="audit" title={trans.__('Audit log')}>
-          <Table
-            caption={trans.__('Entries of the audit log, the newest first')}
-            columns={[trans.__('No.'), trans.__('Time'), trans.__('Event'), trans.__('Decision'), trans.__('Facts')]}
-            rows={[...details.audit].reverse().map(({ seq, time, event, decision, ...more }) => [
-              seq,
-              timeOfDay(time),
-              event,
-              decision,
-              Object.entries(more)
-                .filter(([, value]) => value !== '' && value !== null)
-                .map(([name, value]) => `${name}: ${typeof value === 'string' ? value : JSON.stringify(value)}`)
-                .join(', ')
-            ])}
+          <Source>{trans.__('As the key broker decided and was told; the newest first.')}</Source>
+          <Entries
+            caption={trans.__('Entries of the audit log')}
+            entries={[...details.audit].reverse().map(({ seq, time, event, decision, ...more }) => ({
+              head: decision ? `${seq}. ${event}: ${decision}` : `${seq}. ${event}`,
+              time,
+              lines: Object.entries(more)
+                .map(([name, value]) => [name, words(value)])
+                .filter(([, said]) => said !== '')
+                .map(([name, said]) => `${name}: ${said}`)
+            }))}
             empty={trans.__('No entry of this kernel yet.')}
           />
         </Section>

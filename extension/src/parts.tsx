@@ -36,7 +36,7 @@ export function Fact(props: {
   }
   const label = trans?.__('Copy %1', name) ?? '';
   return (
-    <div className={props.code && String(value).length > 24 ? 'sealbook-mod-wide' : undefined}>
+    <div className={props.code && String(value).length > 18 ? 'sealbook-mod-wide' : undefined}>
       <dt>{name}</dt>
       <dd>
         {props.code ? <code>{value}</code> : <span>{value}</span>}
@@ -56,40 +56,60 @@ export function Fact(props: {
   );
 }
 
-/** A table of facts; says `empty` where there are none. */
-export function Table(props: {
-  caption: string;
-  columns: readonly string[];
-  rows: readonly (readonly (string | number)[])[];
-  empty: string;
-}): JSX.Element {
-  if (props.rows.length === 0) {
+/** One entry of a list: what happened, when, and what is to be said about it. */
+export interface IEntry {
+  readonly head: string;
+  /** An ISO date; empty where there is none. */
+  readonly time: string;
+  readonly lines: readonly string[];
+}
+
+/** A list of entries, each a block of its own: a table would be too wide for a side panel. Says `empty` for none. */
+export function Entries(props: { caption: string; entries: readonly IEntry[]; empty: string }): JSX.Element {
+  if (props.entries.length === 0) {
     return <p className="sealbook-Empty">{props.empty}</p>;
   }
   return (
     <div className="sealbook-Scroll" tabIndex={0} role="group" aria-label={props.caption}>
-      <table>
-        <thead>
-          <tr>
-            {props.columns.map(column => (
-              <th key={column} scope="col">
-                {column}
-              </th>
+      <ul className="sealbook-Entries">
+        {props.entries.map((entry, index) => (
+          <li key={index}>
+            <div className="sealbook-Head">
+              <b>{entry.head}</b>
+              {entry.time && (
+                <time dateTime={entry.time} title={localTime(entry.time)}>
+                  {timeOfDay(entry.time)}
+                </time>
+              )}
+            </div>
+            {entry.lines.filter(Boolean).map((line, place) => (
+              <p key={place}>{line}</p>
             ))}
-          </tr>
-        </thead>
-        <tbody>
-          {props.rows.map((row, index) => (
-            <tr key={index}>
-              {row.map((cell, place) => (
-                <td key={place}>{cell}</td>
-              ))}
-            </tr>
-          ))}
-        </tbody>
-      </table>
+          </li>
+        ))}
+      </ul>
     </div>
   );
+}
+
+/** Who says what a section shows. */
+export function Source(props: { children: React.ReactNode }): JSX.Element {
+  return <p className="sealbook-Source">{props.children}</p>;
+}
+
+/** Any JSON value as words. */
+export function words(value: unknown): string {
+  if (Array.isArray(value)) {
+    return value.map(words).join(' ');
+  }
+  if (typeof value === 'object' && value !== null) {
+    return Object.entries(value)
+      .map(([name, part]) => [name, words(part)])
+      .filter(([, said]) => said !== '')
+      .map(([name, said]) => `${name}: ${said}`)
+      .join(', ');
+  }
+  return value === null || value === undefined ? '' : String(value);
 }
 
 /** A date as people here write it; the ISO text where it is no date. */

@@ -4,7 +4,7 @@ import type { Contents } from '@jupyterlab/services';
 import React from 'react';
 
 import { sealedIcon } from './icons';
-import { Fact, Facts, localTime, readableSize, type Translation } from './parts';
+import { Fact, Facts, localTime, readableSize, words, type Translation } from './parts';
 import type { ISealedHeader, SealedFiles } from './sealedfiles';
 
 /** The name of the factory, as the "Open With" menu shows it. */
@@ -100,11 +100,15 @@ export class SealedView extends ReactWidget {
         <h3>{title}</h3>
         <Facts>
           {Object.entries(facts).map(([name, value]) => (
-            <Fact key={name} name={name} value={typeof value === 'string' ? value : JSON.stringify(value)} code />
+            <Fact key={name} name={name} value={this._value(value)} code />
           ))}
         </Facts>
       </section>
     );
+  }
+
+  private _value(value: unknown): string {
+    return typeof value === 'boolean' ? (value ? this._trans.__('yes') : this._trans.__('no')) : words(value);
   }
 
   private async _read(): Promise<void> {

@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "jupyter"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "spark"))
 from helpers import wait_until
 from jupyter_server_process import JupyterServer
 from pages import BUILT, PASSPHRASE, REFUSING, Notebook
@@ -94,6 +95,12 @@ def lab(
     root = tmp_path_factory.mktemp("lab") / "root"
     root.mkdir()
     log = root.with_name("log")
+    settings = root.with_name("settings")
+    quiet = settings / "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    quiet.parent.mkdir(parents=True)
+    quiet.write_text(
+        '{"fetchNews": "false", "checkForUpdates": false}'
+    )  # no question in front of what is looked at
     descriptor, named = hand_over(PASSPHRASE)
     token = "browser-test"
     process = subprocess.Popen(
@@ -110,7 +117,12 @@ def lab(
             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         ],
         env=os.environ
-        | {"JUPYTER_TOKEN": token, DESCRIPTOR_VARIABLE: named, "PYTHONPATH": str(Path(__file__).parent)},
+        | {
+            "JUPYTER_TOKEN": token,
+            DESCRIPTOR_VARIABLE: named,
+            "PYTHONPATH": str(Path(__file__).parent),
+            "JUPYTERLAB_SETTINGS_DIR": str(settings),
+        },
         stdout=log.open("wb"),
         stderr=subprocess.STDOUT,
         pass_fds=[descriptor],
@@ -143,8 +155,11 @@ def page(context: BrowserContext) -> Iterator[Page]:
 def open_notebook(page: Page, lab: JupyterServer, request: pytest.FixtureRequest) -> Callable[..., Notebook]:
     """Open a notebook of this test's own, in JupyterLab or in Notebook 7."""
 
-    def opened(kernel: str = SIMULATED, *, app: str = "lab/tree", wait: bool = True) -> Notebook:
-        path = f"{re.sub(r'[^a-z0-9_]+', '-', request.node.name.lower())[:60]}-{kernel}.ipynb"
+    def opened(
+        kernel: str = SIMULATED, *, app: str = "lab/tree", wait: bool = True, name: str = ""
+    ) -> Notebook:
+        test = re.sub(r"[^a-z0-9_]+", "-", request.node.name.lower())[:60]
+        path = f"{name}.ipynb" if name else f"{test}-{kernel}.ipynb"
         book = new_notebook(cells=[new_code_cell("print(6 * 7)")])
         book.metadata["kernelspec"] = {"name": kernel, "display_name": "x", "language": "python"}
         nbformat.write(book, lab.root / path)

@@ -54,8 +54,10 @@ def of_intel() -> tuple[bytes, Appraisal]:
     result = Verifier(policy).verify(quote, collateral, now=THEN, expected_report_data=bound)
     result.require()
     chain = chain_of_trust(quote, collateral, policy, result)
-    # The collateral of the recording has expired; what is shown is the state of a day on which it had not.
-    return quote, Appraisal(replace(result, collateral_expires_at=None), collateral, chain)
+    # The collateral of the recording has expired; what is shown is the state of a day on which it had not. The
+    # endpoints judge evidence again whose last verdict is a minute old: this one is of now.
+    shown = replace(result, collateral_expires_at=None, verified_at=datetime.now(UTC))
+    return quote, Appraisal(shown, collateral, chain)
 
 
 class VerdictHandler(APIHandler):

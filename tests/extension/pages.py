@@ -62,7 +62,11 @@ class Notebook:
         self.page.evaluate("([name]) => { void window.jupyterapp.commands.execute(name); }", [name])
 
 
-def screenshot(page: Page, name: str) -> None:
-    """Keep a picture where someone asked for one."""
+def screenshot(page: Page, name: str, *, within: str = "", width: int = 1440) -> None:
+    """Keep a picture where someone asked for one; `within`: scrolled to this element; `width`: of its left part."""
     if folder := os.environ.get("SEALBOOK_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png")
+        if within:
+            page.locator(within).first.evaluate("node => node.scrollIntoView({block: 'start'})")
+        page.wait_for_timeout(500)  # until what was opened, scrolled or coloured is drawn
+        clip = {"x": 0, "y": 0, "width": width, "height": 900}
+        page.screenshot(path=Path(folder) / f"{name}.png", clip=clip)

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,13 @@ from helpers import wait_until
 from jupyter_server_process import JupyterServer
 from pages import BUILT, REFUSING, Notebook, screenshot
 from playwright.sync_api import Page, expect
+from profile_of_a_test import authority
 
 from sealbook.attestation import Policy
 from sealbook.attestation.evidence_file import EvidenceFile
+from sealbook.jupyter.kernelspec import SIMULATED
+from sealbook.spark import profiles
+from sealbook.spark.profiles import Profile
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -28,7 +34,8 @@ PANEL = "#sealbook-panel"
 @pytest.fixture
 def panel(open_notebook: Open, page: Page) -> Notebook:
     """A notebook on the simulated kernel with the panel beside it."""
-    notebook = open_notebook()
+    notebook = open_notebook(name="study")
+    notebook.command("application:toggle-left-area")
     notebook.command("sealbook:open-panel")
     page.locator(f"{PANEL} [data-section=identity]").wait_for()
     return notebook
@@ -78,8 +85,9 @@ def test_the_panel_shows_the_verified_result_and_nothing_else(
     expect(page.locator(f"{PANEL} [data-section=platform]")).to_contain_text(found["platform"]["meaning"])
     channel = facts_of(page, "channel")
     assert channel["REPORTDATA"] == found["channel"]["report_data"]
-    assert {c["name"]: c["value"] for c in found["channel"]["claims"]}.items() <= channel.items()
-    screenshot(page, "panel")
+    claims = {c["name"]: c["value"] or "(none)" for c in found["channel"]["claims"]}
+    assert claims.items() <= channel.items()
+    assert page.locator(PANEL).bounding_box()["width"] >= 320
 
 
 def test_the_chain_is_drawn_link_by_link_with_every_check(
@@ -93,17 +101,23 @@ def test_the_chain_is_drawn_link_by_link_with_every_check(
             checks: [...link.querySelectorAll('.sealbook-Checks li')].map(li => [li.dataset.check, li.dataset.verdict])}))"""
     )
     words = {True: "passed", False: "failed", None: "open"}
-    ordered = sorted(chain, key=lambda link: link["side"])
-    assert drawn == [
-        {"name": link["name"], "checks": [[c["name"], words[c["passed"]]] for c in link["checks"]]}
-        for link in ordered
-    ]
+    expected = {link["name"]: [[c["name"], words[c["passed"]]] for c in link["checks"]] for link in chain}
+    assert {link["name"]: link["checks"] for link in drawn} == expected
+    assert len(drawn) == len(chain)
+    # The links up to the root in their order; what joins from the side below the link that it judges.
+    names = [link["name"] for link in drawn]
+    main = [link["name"] for link in chain if not link["side"]]
+    assert [name for name in names if name in main] == main
+    above = {name: [m for m in names[: names.index(name)] if m in main][-1] for name in names[1:]}
+    judged = {"Policy": "Quote", "QE identity": "Quoting enclave", "TCB info": "PCK certificate"}
+    assert {name: above[name] for name in judged} == judged
 
 
 def test_the_chain_of_real_hardware_leads_to_intel(
     open_notebook: Open, page: Page, lab: JupyterServer
 ) -> None:
-    notebook = open_notebook()
+    notebook = open_notebook(name="study")
+    notebook.command("application:toggle-left-area")
     notebook.verdict("intel")
     notebook.look_again()
     notebook.expect("Attested")
@@ -112,9 +126,8 @@ def test_the_chain_of_real_hardware_leads_to_intel(
     for advisory in server_facts(lab, notebook)["platform"]["advisories"]:
         expect(page.locator(f"{PANEL} [data-section=platform]")).to_contain_text(advisory["meaning"])
     assert facts_of(page, "identity")["Root of trust"] == "intel"
-    page.locator(f"{PANEL} [data-section=chain]").scroll_into_view_if_needed()
-    page.locator(f"{PANEL} .sealbook-Link summary").first.click()
-    screenshot(page, "panel-attested")
+    page.locator(f"{PANEL} .sealbook-Link").filter(has_text="TCB info").locator("summary").first.click()
+    screenshot(page, "chain", within=f"{PANEL} [data-section=chain]")
 
 
 def test_what_is_copied_exported_and_attested_again_is_the_servers(
@@ -122,10 +135,17 @@ def test_what_is_copied_exported_and_attested_again_is_the_servers(
 ) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     found = server_facts(lab, panel)
-    page.get_by_role("button", name="Copy MRENCLAVE").click()
-    assert wait_until(
-        lambda: page.evaluate("navigator.clipboard.readText()") == found["identity"]["mrenclave"]
-    )
+    for name, fact in (
+        ("MRENCLAVE", "mrenclave"),
+        ("MRSIGNER", "mrsigner"),
+        ("Product id", "isv_prod_id"),
+        ("Security version (SVN)", "isv_svn"),
+        ("Digest of the policy", "policy_digest"),
+        ("Fingerprint of the root", "root_fingerprint"),
+    ):
+        page.get_by_role("button", name=f"Copy {name}", exact=True).click()
+        expected = str(found["identity"][fact])
+        assert wait_until(lambda said=expected: page.evaluate("navigator.clipboard.readText()") == said), name
 
     page.get_by_role("button", name="Copy as policy").click()
     assert wait_until(
@@ -153,31 +173,135 @@ def test_what_is_copied_exported_and_attested_again_is_the_servers(
 def test_keys_artifacts_and_audit_entries_appear_as_they_come(panel: Notebook, page: Page) -> None:
     expect(page.locator(f"{PANEL} [data-section=keys]")).to_contain_text("No key was asked for")
     panel.run(
-        "import sealbook\nsealbook.seal({'a': 1}, 'seen-in-the-panel.sealed', key='patients')\n"
-        "sealbook.unseal('seen-in-the-panel.sealed')"
+        "import sealbook\n\nsealbook.seal({'ada': 3, 'grace': 5}, 'doses.sealed', key='patients')\n"
+        "sealbook.unseal('doses.sealed')"
     )
-    expect(page.locator(f"{PANEL} [data-section=keys]")).to_contain_text("patients v1", timeout=20_000)
-    expect(page.locator(f"{PANEL} [data-section=artifacts]")).to_contain_text("seen-in-the-panel.sealed")
+    expect(page.locator(f"{PANEL} [data-section=keys]")).to_contain_text(
+        "patients v1, to seal", timeout=20_000
+    )
+    expect(page.locator(f"{PANEL} [data-section=keys]")).to_contain_text("As the key broker decided")
+    expect(page.locator(f"{PANEL} [data-section=artifacts]")).to_contain_text("doses.sealed")
+    expect(page.locator(f"{PANEL} [data-section=artifacts]")).to_contain_text("As the kernel reports it")
     expect(page.locator(f"{PANEL} [data-section=audit]")).to_contain_text("release")
-    screenshot(page, "panel-keys")
+    screenshot(page, "panel-light")
+    screenshot(page, "panel-keys", within=f"{PANEL} [data-section=cluster]")
+    screenshot(page, "panel-audit", within=f"{PANEL} [data-section=audit]")
+
+
+def test_markup_in_a_path_is_shown_as_it_is_written(panel: Notebook, page: Page) -> None:
+    name = "<img src=x onerror=window.painted=1>.sealed"
+    panel.run(f"import sealbook\nsealbook.seal({{'a': 1}}, {name!r}, key='letters')")
+    section = page.locator(f"{PANEL} [data-section=artifacts]")
+    expect(section).to_contain_text(name, timeout=20_000)
+    expect(page.locator(f"{PANEL} [data-section=audit]")).to_contain_text(name)
+    assert page.locator(f"{PANEL} img").count() == 0
+    assert page.evaluate("window.painted") is None
+
+
+def test_another_kernels_facts_are_never_shown_beside_the_new_one(
+    panel: Notebook, page: Page, lab: JupyterServer
+) -> None:
+    panel.run("import sealbook\nsealbook.seal({'a': 1}, 'before.sealed', key='patients')")
+    expect(page.locator(f"{PANEL} [data-section=keys]")).to_contain_text("patients v1", timeout=20_000)
+    first = panel.kernel
+
+    def change(name: str) -> None:
+        page.evaluate(
+            "name => window.jupyterapp.shell.currentWidget.sessionContext.changeKernel({name}).then(() => {})",
+            name,
+        )
+
+    change(SIMULATED)
+    panel.expect("Simulated")
+    assert wait_until(lambda: panel.kernel not in ("", first))
+    found = server_facts(lab, panel)
+    assert wait_until(lambda: facts_of(page, "channel").get("REPORTDATA") == found["channel"]["report_data"])
+    expect(page.locator(f"{PANEL} [data-section=keys]")).to_contain_text("No key was asked for")
+    expect(page.locator(f"{PANEL} [data-section=audit] li")).to_have_count(len(found["audit"]))
+    expect(page.locator(PANEL)).not_to_contain_text("before.sealed")
+
+    page.evaluate(
+        """() => {
+            const panel = document.querySelector('#sealbook-panel');
+            new MutationObserver(() => {
+                const state = panel.querySelector('.sealbook-Summary').dataset.state;
+                if (state !== 'simulated' && panel.querySelector('[data-section=identity]')) {
+                    window.mixed = state;
+                }
+            }).observe(panel, {subtree: true, childList: true, attributes: true, characterData: true});
+        }"""
+    )
+    change("python3")
+    panel.expect("Not attested")
+    expect(page.locator(f"{PANEL} .sealbook-Summary")).to_have_attribute("data-state", "not attested")
+    expect(page.locator(f"{PANEL} [data-section=identity]")).to_have_count(0)
+    page.wait_for_timeout(2500)  # another question of the panel's
+    assert page.evaluate("window.mixed") is None
+
+
+def test_a_kernel_that_was_refused_while_it_ran_has_nothing_but_the_sentence_and_what_was_decided(
+    panel: Notebook, page: Page, lab: JupyterServer
+) -> None:
+    # A double of the server's answer: a kernel that is refused ends within moments.
+    sentence = "The kernel's new evidence was refused: the policy does not admit it."
+    answer = server_facts(lab, panel) | {
+        "identity": None,
+        "platform": None,
+        "chain": [],
+        "chain_note": sentence,
+        "channel": None,
+        "cluster": None,
+    }
+    page.route(
+        "**/attestation?*",
+        lambda route: route.fulfill(body=json.dumps(answer), content_type="application/json"),
+    )
+    expect(page.locator(f"{PANEL} [data-section=chain]")).to_contain_text(sentence, timeout=20_000)
+    for gone in ("identity", "platform", "channel", "cluster"):
+        expect(page.locator(f"{PANEL} [data-section={gone}]")).to_have_count(0)
+    expect(page.get_by_role("button", name="Export evidence")).to_be_disabled()
+    expect(page.get_by_role("button", name="Copy as policy")).to_be_disabled()
+    expect(page.locator(f"{PANEL} [data-section=audit]")).to_be_visible()
+
+
+def test_a_place_that_the_server_does_not_know_is_said_to_be_unknown(
+    panel: Notebook, page: Page, lab: JupyterServer
+) -> None:
+    # A double of the server's answer: no kernel here reports a cluster that its user does not have.
+    note = "The kernel reports a cluster that is not among this user's."
+    answer = server_facts(lab, panel)
+    answer["cluster"] |= {"where": "unknown", "started": True, "note": note}
+    page.route(
+        "**/attestation?*",
+        lambda route: route.fulfill(body=json.dumps(answer), content_type="application/json"),
+    )
+    section = page.locator(f"{PANEL} [data-section=cluster]")
+    expect(section).to_contain_text("not known here", timeout=20_000)
+    expect(section).to_contain_text(note)
 
 
 def test_a_refused_kernel_has_a_panel_that_says_why(
     open_notebook: Open, page: Page, lab: JupyterServer
 ) -> None:
-    notebook = open_notebook(REFUSING)
+    notebook = open_notebook(REFUSING, name="study-refused")
     page.locator(".jp-Dialog button.jp-mod-accept").click()
+    page.locator(".jp-Dialog").filter(has_text="Select Kernel").get_by_role(
+        "button", name="No Kernel"
+    ).click()
+    notebook.command("application:toggle-left-area")
     notebook.command("sealbook:open-panel")
     summary = page.locator(f"{PANEL} .sealbook-Summary")
     expect(summary).to_contain_text("not one the policy admits")
     expect(summary).to_have_attribute("data-state", "refused")
-    screenshot(page, "panel-refused")
+    expect(page.locator(PANEL)).to_contain_text("No kernel runs here")
+    screenshot(page, "refused")
 
 
 def test_an_error_of_the_server_is_one_sentence_in_a_dialog(panel: Notebook, page: Page) -> None:
     answer = json.dumps({"message": "The kernel kept silent.", "reason": None})
     page.route(
-        "**/attest", lambda route: route.fulfill(status=409, body=answer, content_type="application/json")
+        re.compile(r"/attest(\?|$)"),
+        lambda route: route.fulfill(status=409, body=answer, content_type="application/json"),
     )
     page.get_by_role("button", name="Attest again now").click()
     expect(page.locator(".jp-Dialog-body")).to_have_text("The kernel kept silent.")
@@ -203,10 +327,11 @@ def test_axe_finds_nothing(panel: Notebook, page: Page, theme: str) -> None:
     page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
     page.wait_for_timeout(1500)
     try:
+        screenshot(page, f"chain-{theme.split()[-1].lower()}", within=f"{PANEL} [data-section=chain]")
         for link in page.locator(f"{PANEL} summary").all():
             link.click()
         assert violations(page) == []
-        screenshot(page, f"panel-{theme.split()[-1].lower()}")
+        screenshot(page, f"links-{theme.split()[-1].lower()}", within=f"{PANEL} [data-section=chain]")
     finally:
         page.evaluate(
             "window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})"
@@ -215,26 +340,80 @@ def test_axe_finds_nothing(panel: Notebook, page: Page, theme: str) -> None:
 
 
 def test_axe_finds_nothing_in_notebook_7(open_notebook: Open, page: Page) -> None:
-    open_notebook(app="notebooks")
+    open_notebook(app="notebooks", name="study")
     page.locator(".jp-NotebookPanel-toolbar .sealbook-Indicator").click()
     page.locator(f"{PANEL} [data-section=identity]").wait_for()
     assert violations(page) == []
+    screenshot(page, "notebook-7")
 
 
-def test_the_cluster_section_tells_of_the_local_state_and_of_reported_jobs(
+def test_the_jobs_of_the_running_cell_are_shown_as_the_kernels_word_until_it_ends(
     panel: Notebook, page: Page
 ) -> None:
     section = page.locator(f"{PANEL} [data-section=cluster]")
-    expect(section).to_contain_text("in the enclave of this kernel")
+    expect(section).to_contain_text("in this kernel, once Spark starts")
+    expect(section).to_contain_text("Spark has not been used in this kernel yet")
     expect(section.locator("progress")).to_have_count(0)
-    # The kernel reports its jobs as Spark's bar does; no Spark is needed to see that it is shown as its word.
     panel.run(
-        "import time\nfrom IPython.display import display\n"
-        "display({'application/vnd.sealbook.progress+json': {'where': 'local', 'jobs': 1, 'active': 1, 'stages': 2,"
-        " 'tasks': 8, 'done': 3, 'running': 2, 'ended': False}, 'text/plain': ''}, raw=True,"
-        " display_id='sealbook-spark-1')\ntime.sleep(12)",
+        "import time\ndef slowly(rows):\n    time.sleep(3)\n    return rows\n"
+        "spark.sparkContext.parallelize(range(8), 8).mapPartitions(slowly).count()",
         wait=False,
     )
-    expect(section).to_contain_text("3 of 8 tasks, 2 running, 2 stages", timeout=20_000)
-    expect(section).to_contain_text("as the kernel reports it")
-    expect(section.locator("progress")).to_have_count(0, timeout=30_000)
+    expect(section).to_contain_text(re.compile("of 8 tasks, [1-9][0-9]* running, 1 stages?"), timeout=90_000)
+    expect(section).to_contain_text("Spark job of the running cell, as the kernel reports it")
+    screenshot(page, "panel-progress", within=f"{PANEL} [data-section=cluster]")
+    expect(section.locator("progress")).to_have_count(0, timeout=60_000)
+    expect(section).not_to_contain_text("once Spark starts")
+
+
+@pytest.fixture
+def silent_cluster(policy_file: Path) -> Iterator[str]:
+    """A cluster among this user's whose broker and master do not answer."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    profiles.save(Profile("silent", f"spark://127.0.0.1:{port}", f"https://127.0.0.1:{port}", ca=authority()))
+    yield "silent"
+    profiles.remove("silent")
+
+
+def test_the_switch_asks_runs_scale_in_the_kernel_and_says_its_error(
+    silent_cluster: str, panel: Notebook, page: Page, lab: JupyterServer
+) -> None:
+    section = page.locator(f"{PANEL} [data-section=cluster]")
+    switch = section.get_by_role("button", name="Switch…")
+    expect(switch).to_be_disabled()
+    section.get_by_role("combobox", name="Run on").select_option(silent_cluster)
+
+    switch.click()
+    expect(page.locator(".jp-Dialog")).to_contain_text("The present Spark session ends")
+    page.locator(".jp-Dialog button.jp-mod-reject").click()
+    expect(page.locator(".jp-Dialog")).to_have_count(0)
+
+    run_code(page)
+    switch.click()
+    page.locator(".jp-Dialog button.jp-mod-accept").click()
+    said = page.locator(".jp-Dialog-body")
+    expect(said).to_contain_text("The kernel says:", timeout=60_000)
+    screenshot(page, "switch-refused")
+    assert "cluster 'silent'" in said.inner_text()
+    assert len(said.inner_text().strip().splitlines()) == 1
+    assert page.evaluate("window.runByTheKernel") == ["%scale cluster silent"]
+    page.locator(".jp-Dialog button").click()
+    expect(section).to_contain_text("in this kernel")
+    assert server_facts(lab, panel)["cluster"]["where"] == "local"
+    panel.run("%scale")
+    expect(page.locator(".jp-OutputArea-output")).to_contain_text("Spark runs in this kernel")
+
+
+def run_code(page: Page) -> None:
+    """Note from now on, in `window.runByTheKernel`, which code the kernel says that it runs."""
+    page.evaluate(
+        """() => {
+            const ran = window.runByTheKernel = [];
+            const context = window.jupyterapp.shell.currentWidget.sessionContext;
+            context.iopubMessage.connect((_, message) => {
+                if (message.header.msg_type === 'execute_input') { ran.push(message.content.code); }
+            });
+        }"""
+    )

@@ -66,6 +66,10 @@ def test_a_file_is_sealed_inspected_rekeyed_and_unsealed_from_the_menu(
     assert sealing.inspect(sealed).keys == (("letters", 1),)
     expect(item(page, "table.csv.sealed").first).to_have_attribute("data-file-type", "sealbook-sealed")
 
+    item(page, "table.csv.sealed").first.click(button="right")
+    page.locator(".lm-Menu-item").filter(has_text="Rekey…").first.wait_for()
+    screenshot(page, "sealed-menu", width=800)
+    page.keyboard.press("Escape")
     choose(page, "table.csv.sealed", "Inspect Sealed File")
     view = page.locator(".sealbook-SealedView")
     expect(view).to_contain_text("letters v1")

@@ -51,6 +51,8 @@ def test_it_has_every_module_and_nothing_outside_the_package(names):
     assert modules <= names
     inside = {name for name in names if ".dist-info/" not in name and ".data/" not in name}
     assert {name.split("/")[0] for name in inside} == {"sealbook"}
+    # The README's pictures stay in the repository.
+    assert not [name for name in names if name.endswith(".png")]
 
 
 def test_it_has_the_extension_and_enables_the_servers_part(names):
