@@ -45,6 +45,7 @@ export class CoverWatch {
   readonly #host: Element;
   readonly #place: IPlace;
   readonly #changed: (covered: boolean) => void;
+  readonly #blind: () => boolean;
   #unwatch: () => void;
   #timer = 0;
   #sight: ISight = { within: false, clear: null };
@@ -54,11 +55,13 @@ export class CoverWatch {
    * @param host - The indicator.
    * @param place - Where it belongs.
    * @param changed - Called with whether it is covered.
+   * @param blind - Whether the browser's word does not count now, as the notice is what it is about.
    */
-  constructor(host: Element, place: IPlace, changed: (covered: boolean) => void) {
+  constructor(host: Element, place: IPlace, changed: (covered: boolean) => void, blind: () => boolean) {
     this.#host = host;
     this.#place = place;
     this.#changed = changed;
+    this.#blind = blind;
     this.#unwatch = this.#watch();
     Object.freeze(this);
   }
@@ -76,6 +79,14 @@ export class CoverWatch {
     }
   }
 
+  /** Have the browser say anew what it sees, and look at that. */
+  again(): void {
+    this.#unwatch();
+    this.#unwatch = this.#watch();
+    stopTimer(this.#timer);
+    this.#timer = startTimer(DELAY, () => this.#check());
+  }
+
   /** The indicator was disposed of: the end of the watch, unless its place is still seen and has no other one. */
   end(): void {
     this.#ending = true;
@@ -91,19 +102,25 @@ export class CoverWatch {
 
   #check(): void {
     const covered = this.#covered();
+    if (covered === undefined) {
+      return;
+    }
     this.#changed(covered === true);
-    if (covered !== false) {
-      // Not everything that ends it is reported: have the browser say anew what it sees.
-      this.#unwatch();
-      this.#unwatch = this.#watch();
-      this.#timer = startTimer(DELAY, () => this.#check());
-    } else if (this.#ending) {
-      this.#unwatch();
+    if (covered === false) {
+      if (this.#ending) {
+        this.#unwatch();
+      }
+    } else if (!this.#blind()) {
+      // Not everything that ends it is reported.
+      this.again();
     }
   }
 
-  /** Whether it is covered; null where JupyterLab's own menus and dialogs are what is in front of it. */
-  #covered(): boolean | null {
+  /**
+   * Whether it is covered; null where JupyterLab's own menus and dialogs are what is in front of it; undefined where
+   * nobody can say.
+   */
+  #covered(): boolean | null | undefined {
     const host = this.#host;
     const { within, clear } = this.#sight;
     if (pageHidden() || this.#place.holder !== host || !this.#place.seen()) {
@@ -135,6 +152,9 @@ export class CoverWatch {
     }
     if (clear !== false) {
       return false;
+    }
+    if (this.#blind()) {
+      return undefined;
     }
     // What lets clicks through, fades or distorts: only the browser's own word tells.
     const overlays = allMatching(OWN_OVERLAYS);

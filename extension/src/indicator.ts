@@ -31,11 +31,19 @@ export class TrustIndicator extends Widget {
     const { place, notice } = options;
     this.#place = place;
     this.#chip = new TrustChip(node, options.words, options.announced, options.open);
-    const tell = notice.teller();
-    this.#cover = new CoverWatch(node, place, covered => {
-      tell(covered);
-      this.#chip.covered = covered;
-    });
+    const teller = notice.teller(() => this.#cover.again());
+    this.#cover = new CoverWatch(
+      node,
+      place,
+      covered => {
+        teller.tell(covered);
+        this.#chip.covered = covered;
+        if (!covered && this.isDisposed) {
+          teller.leave();
+        }
+      },
+      () => notice.raised
+    );
     this.#show(options.model);
     options.bind?.(model => this.#show(model));
   }

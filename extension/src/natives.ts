@@ -70,6 +70,7 @@ const native = freeze({
   observeIntersections: IntersectionObserver.prototype.observe,
   disconnectIntersections: IntersectionObserver.prototype.disconnect,
   showPopover: HTMLElement.prototype.showPopover as (() => void) | undefined,
+  hidePopover: HTMLElement.prototype.hidePopover as (() => void) | undefined,
   indexOf: String.prototype.indexOf,
   substring: String.prototype.substring,
   encode: encodeURIComponent,
@@ -443,6 +444,17 @@ export function showInTopLayer(node: HTMLElement): boolean {
     return false;
   }
   return true;
+}
+
+/** Take a popover out of the top layer. */
+export function leaveTopLayer(node: HTMLElement): void {
+  if (native.hidePopover !== undefined) {
+    try {
+      call(native.hidePopover, node, []);
+    } catch {
+      // It is not there.
+    }
+  }
 }
 
 /** Whether a list has a value. */

@@ -1,10 +1,10 @@
-import { append, closedShadow, element, listen, pageBody, parentOf, removeNode, setAttribute, setText, showInTopLayer, startTimer, watchChanges } from './natives';
+import { append, closedShadow, element, leaveTopLayer, listen, pageBody, parentOf, removeNode, setAttribute, setText, showInTopLayer, startTimer, stopTimer, watchChanges } from './natives';
 import type { Words } from './words';
 
 const STYLE = `
 :host { all: initial !important; display: block !important; visibility: visible !important; opacity: 1 !important; }
 :host::before, :host::after { display: none !important; content: none !important; }
-.box { position: fixed; inset: 2px auto auto 50%; transform: translateX(-50%); margin: 0; z-index: 2147483647;
+.box { display: block; position: fixed; inset: 2px auto auto 50%; transform: translateX(-50%); margin: 0; z-index: 2147483647;
   padding: 6px 12px; border: 2px solid #b32020; border-radius: 6px; background: #fff4f4; color: #6d0c0c;
   font: 500 13px/18px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", Arial, sans-serif; }
 .line { display: flex; gap: 12px; align-items: center; }
@@ -17,17 +17,39 @@ const AT_ONCE = 20;
 /** Seconds of that wait. */
 const WAIT = 0.3;
 
+/** Seconds in the top layer, and out of it, in turn. */
+const RAISED = 2.5;
+const LOWERED = 1.6;
+
+/** What an indicator tells the notice. */
+export interface ITeller {
+  /** Say whether it is covered. */
+  readonly tell: (covered: boolean) => void;
+  /** End. */
+  readonly leave: () => void;
+}
+
+interface IEntry {
+  readonly again: () => void;
+  next: IEntry | null;
+}
+
 /**
  * Says, above everything else in the page, that the indicator is covered.
  *
- * What comes into the top layer is in a closed shadow tree; a page that removes its host has it back.
+ * What comes into the top layer is in a closed shadow tree; a page that removes its host has it back. While anything is
+ * in the top layer, Chromium says of all else that it is covered: so the notice leaves that layer now and then, without
+ * being drawn elsewhere, and has the indicators look again.
  */
 export class CoverNotice {
   readonly #host = element('div');
   readonly #box = element('div');
+  #entries: IEntry | null = null;
   #covered = 0;
   #dismissed = false;
   #shown = false;
+  #raised = false;
+  #turn = 0;
   #tries = 0;
   #waits = false;
   #unwatch: (() => void) | null = null;
@@ -57,14 +79,21 @@ export class CoverNotice {
     Object.freeze(this);
   }
 
+  /** Whether it is in the top layer, so that the browser's word about what is covered does not count. */
+  get raised(): boolean {
+    return this.#raised;
+  }
+
   /**
    * Register an indicator.
    *
-   * @returns what says whether it is covered
+   * @param again - Called when it should look again.
    */
-  teller(): (covered: boolean) => void {
+  teller(again: () => void): ITeller {
+    const entry: IEntry = { again, next: this.#entries };
+    this.#entries = entry;
     let before = false;
-    return covered => {
+    const tell = (covered: boolean) => {
       if (covered !== before) {
         before = covered;
         this.#covered += covered ? 1 : -1;
@@ -74,6 +103,18 @@ export class CoverNotice {
         this.#update();
       }
     };
+    const leave = () => {
+      tell(false);
+      if (this.#entries === entry) {
+        this.#entries = entry.next;
+      }
+      for (let other = this.#entries; other !== null; other = other.next) {
+        if (other.next === entry) {
+          other.next = entry.next;
+        }
+      }
+    };
+    return Object.freeze({ tell, leave });
   }
 
   #update(): void {
@@ -88,7 +129,11 @@ export class CoverNotice {
       this.#tries = 0;
       this.#unwatch = watchChanges(pageBody(), { childList: true }, () => this.#back());
       this.#put();
+      this.#raise();
     } else {
+      stopTimer(this.#turn);
+      this.#raised = false;
+      leaveTopLayer(this.#box);
       removeNode(this.#host);
     }
   }
@@ -96,8 +141,22 @@ export class CoverNotice {
   #put(): void {
     if (parentOf(this.#host) !== pageBody()) {
       append(pageBody(), this.#host);
-      showInTopLayer(this.#box);
+      if (this.#raised) {
+        showInTopLayer(this.#box);
+      }
     }
+  }
+
+  #raise(): void {
+    this.#raised = showInTopLayer(this.#box);
+    this.#turn = startTimer(RAISED, () => {
+      leaveTopLayer(this.#box);
+      this.#raised = false;
+      for (let entry = this.#entries; entry !== null; entry = entry.next) {
+        entry.again();
+      }
+      this.#turn = startTimer(LOWERED, () => this.#raise());
+    });
   }
 
   /** Undo that the page removed it. */
