@@ -144,7 +144,7 @@ def test_styles_of_the_page_do_not_get_in(notebook: Notebook) -> None:
     notebook.page.locator("#sealbook-panel [data-section=identity]").wait_for()
     attack(notebook, html=f"<style>{STYLES}</style>")
     found = host(notebook)
-    assert (found["display"], found["visibility"], found["opacity"]) == ("inline-flex", "visible", "1")
+    assert (found["display"], found["visibility"], found["opacity"]) == ("flex", "visible", "1")
     assert unpainted(found)
     assert found["width"] > 40
     line = host(notebook, STATE_LINE)
@@ -238,10 +238,10 @@ def test_the_notice_is_not_taken_for_a_cover(notebook: Notebook) -> None:
 @pytest.mark.parametrize(
     "style",
     [
-        ".sealbook-Indicator { opacity: 0 !important }",
-        ".sealbook-Indicator { display: none !important }",
-        ".sealbook-Indicator { visibility: hidden !important; filter: blur(9px) !important }",
-        ".sealbook-Indicator { transform: scale(0.01) !important }",
+        ".jp-NotebookPanel-toolbar { opacity: 0 !important }",
+        ".jp-NotebookPanel-toolbar { display: none !important }",
+        ".jp-NotebookPanel-toolbar { visibility: hidden !important; filter: blur(9px) !important }",
+        ".jp-NotebookPanel-toolbar { transform: scale(0.01) !important }",
     ],
 )
 def test_hiding_what_is_around_it_is_told(notebook: Notebook, style: str) -> None:
