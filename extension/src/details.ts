@@ -20,15 +20,16 @@ export class Details implements IDisposable {
   /** The jobs of the running cell. */
   readonly progress: JobProgress;
 
-  private readonly _poll: Poll;
-  private readonly _unshow: () => void;
-  private _facts: IFacts | null = null;
-  private _audit: readonly IAuditEntry[] = [];
-  private _kernel = '';
-  private _evidence = '';
-  private _last = 0;
-  private _error = '';
-  private _disposed = false;
+  readonly #server: Server;
+  readonly #poll: Poll;
+  readonly #unshow: () => void;
+  #facts: IFacts | null = null;
+  #audit: readonly IAuditEntry[] = [];
+  #kernel = '';
+  #evidence = '';
+  #last = 0;
+  #error = '';
+  #disposed = false;
 
   /**
    * @param trust - What the indicator shows of the same kernel.
@@ -39,112 +40,116 @@ export class Details implements IDisposable {
   constructor(
     readonly trust: TrustModel,
     readonly session: ISessionContext,
-    private readonly _server: Server,
+    server: Server,
     visible: () => boolean
   ) {
+    this.#server = server;
     this.progress = new JobProgress(session);
-    this.progress.changed.connect(this._emit, this);
-    this._poll = new Poll({
+    this.progress.changed.connect(() => this.#emit());
+    this.#poll = new Poll({
       auto: false,
       name: '@sealbook:details',
-      factory: () => this._ask(),
+      factory: () => this.#ask(),
       frequency: { interval: INTERVAL * 1000, backoff: false },
       standby: () => (visible() ? 'when-hidden' : true)
     });
-    this._unshow = trust.show(visible, () => {
+    this.#unshow = trust.show(visible, () => {
       const evidence = trust.trust.evidence;
-      if (evidence !== this._evidence || trust.kernel !== this._kernel) {
+      if (evidence !== this.#evidence || trust.kernel !== this.#kernel) {
         // What was found about another start is not shown beside this one's state.
-        this._evidence = evidence;
-        this._forget();
+        this.#evidence = evidence;
+        this.#forget();
       }
-      this._emit();
+      this.#emit();
     });
-    void this._poll.start();
+    Object.freeze(this);
+    void this.#poll.start();
   }
 
   /** The last answer about the kernel that is there now. */
   get facts(): IFacts | null {
-    return this._facts;
+    return this.#facts;
   }
 
   /** Entries of the audit log, the oldest first. */
   get audit(): readonly IAuditEntry[] {
-    return this._audit;
+    return this.#audit;
   }
 
   /** Why there is no answer. */
   get error(): string {
-    return this._error;
+    return this.#error;
   }
 
   get isDisposed(): boolean {
-    return this._disposed;
+    return this.#disposed;
   }
 
   /** Ask now. */
   refresh(): void {
-    if (!this._disposed) {
-      void this._poll.refresh();
+    if (!this.#disposed) {
+      void this.#poll.refresh();
     }
   }
 
   dispose(): void {
-    if (!this._disposed) {
-      this._disposed = true;
-      this._poll.dispose();
-      this._unshow();
+    if (!this.#disposed) {
+      this.#disposed = true;
+      this.#poll.dispose();
+      this.#unshow();
       this.progress.dispose();
       Signal.clearData(this);
     }
   }
 
-  private _forget(): void {
-    this._facts = null;
-    this._audit = [];
-    this._last = 0;
-    this._error = '';
-    this._kernel = this.trust.kernel;
+  #forget(): void {
+    this.#facts = null;
+    this.#audit = [];
+    this.#last = 0;
+    this.#error = '';
+    this.#kernel = this.trust.kernel;
     this.refresh();
   }
 
-  private async _ask(): Promise<void> {
+  async #ask(): Promise<void> {
     const kernel = this.trust.kernel;
-    if (kernel !== this._kernel) {
-      this._forget();
+    if (kernel !== this.#kernel) {
+      this.#forget();
     }
-    if (!kernel || this._disposed) {
+    if (!kernel || this.#disposed) {
       return;
     }
-    const since = this._last;
+    const since = this.#last;
     try {
-      const facts = await this._server.get<IFacts>(`kernels/${encodeURIComponent(kernel)}/attestation`, {
+      const facts = await this.#server.get<IFacts>(`kernels/${encodeURIComponent(kernel)}/attestation`, {
         since: String(since)
       });
-      if (kernel !== this._kernel || since !== this._last || this._disposed) {
+      if (kernel !== this.#kernel || since !== this.#last || this.#disposed) {
         return;
       }
-      if (facts.trust.evidence !== this._evidence) {
+      if (facts.trust.evidence !== this.#evidence) {
         // Attested again since the indicator asked: it shall say the same.
         this.trust.refresh();
-        this._evidence = facts.trust.evidence;
+        this.#evidence = facts.trust.evidence;
       }
-      this._facts = facts;
-      this._last = facts.last;
-      this._audit = [...this._audit, ...facts.audit].slice(-ENTRIES);
-      this._error = '';
+      this.#facts = facts;
+      this.#last = facts.last;
+      this.#audit = [...this.#audit, ...facts.audit].slice(-ENTRIES);
+      this.#error = '';
     } catch (error) {
-      if (kernel === this._kernel) {
-        this._facts = null;
-        this._error = error instanceof Error ? error.message : String(error);
+      if (kernel === this.#kernel) {
+        this.#facts = null;
+        this.#error = error instanceof Error ? error.message : String(error);
       }
     }
-    this._emit();
+    this.#emit();
   }
 
-  private _emit(): void {
-    if (!this._disposed) {
+  #emit(): void {
+    if (!this.#disposed) {
       this.changed.emit();
     }
   }
 }
+Object.freeze(Details.prototype);
+Object.freeze(Details);

@@ -1,5 +1,5 @@
 import { ILabShell, ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from '@jupyterlab/application';
-import { ICommandPalette, IThemeManager, IToolbarWidgetRegistry } from '@jupyterlab/apputils';
+import { ICommandPalette, IToolbarWidgetRegistry } from '@jupyterlab/apputils';
 import { IFileBrowserFactory } from '@jupyterlab/filebrowser';
 import { INotebookTracker, type NotebookPanel } from '@jupyterlab/notebook';
 import { IDefaultDrive, type Contents } from '@jupyterlab/services';
@@ -7,10 +7,12 @@ import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 
 import { Actions } from './actions';
+import type { IPlace } from './cover';
 import { Details } from './details';
 import { sealedIcon, trustIcon } from './icons';
 import { TrustIndicator } from './indicator';
 import { TrustModel } from './model';
+import { isCollapsed, isConnected, nearest, Weak } from './natives';
 import { CoverNotice } from './notice';
 import { TrustPanel } from './panel';
 import { SealedFiles, SUFFIX } from './sealedfiles';
@@ -22,31 +24,52 @@ const OPEN_PANEL = 'sealbook:open-panel';
 /** The file type of sealed files. */
 const SEALED = 'sealbook-sealed';
 
+/** Whether the extension runs. A script of the page can get at the plugins; they are not for it. */
+let active = false;
+
+/** Whether a widget's element has a place on the screen; JupyterLab's own word for it, `isVisible`, can be replaced. */
+function isSeen(node: Element): boolean {
+  return isConnected(node) && !isCollapsed(node);
+}
+
 /** The indicator in toolbars and the status bar, and the panel. */
 const trust: JupyterFrontEndPlugin<void> = {
   id: 'sealbook:plugin',
   description: 'Shows what the verifier found about the kernel of a notebook.',
   autoStart: true,
   requires: [INotebookTracker, IToolbarWidgetRegistry],
-  optional: [ITranslator, IThemeManager, IStatusBar, ICommandPalette, ILayoutRestorer, ILabShell],
+  optional: [ITranslator, IStatusBar, ICommandPalette, ILayoutRestorer, ILabShell],
   activate: (
     app: JupyterFrontEnd,
     notebooks: INotebookTracker,
     toolbars: IToolbarWidgetRegistry,
     translator: ITranslator | null,
-    themes: IThemeManager | null,
     statusBar: IStatusBar | null,
     palette: ICommandPalette | null,
     restorer: ILayoutRestorer | null,
     labShell: ILabShell | null
   ) => {
+    if (active) {
+      throw new Error('The trust display of this page is active already.');
+    }
+    active = true;
     const trans = (translator ?? nullTranslator).load('sealbook');
     const words = new Words(trans);
     const notice = new CoverNotice(words);
     const server = new Server(app.serviceManager.serverSettings);
     const open = () => void app.commands.execute(OPEN_PANEL);
 
-    const models = new WeakMap<NotebookPanel, TrustModel>();
+    const models = new Weak<NotebookPanel, TrustModel>();
+    const places = new Weak<NotebookPanel, IPlace>();
+    const placeOf = (notebook: NotebookPanel): IPlace => {
+      let place = places.get(notebook);
+      if (!place) {
+        const node = notebook.node;
+        place = { seen: () => isSeen(node), holder: null };
+        places.set(notebook, place);
+      }
+      return place;
+    };
     const modelOf = (notebook: NotebookPanel): TrustModel => {
       let model = models.get(notebook);
       if (!model) {
@@ -60,15 +83,47 @@ const trust: JupyterFrontEndPlugin<void> = {
     toolbars.addFactory<NotebookPanel>(
       'Notebook',
       'sealbook-trust',
-      notebook => new TrustIndicator({ model: modelOf(notebook), words, notice, themes, announced: true, open })
+      notebook =>
+        new TrustIndicator({
+          model: modelOf(notebook),
+          words,
+          notice,
+          place: placeOf(notebook),
+          announced: true,
+          open
+        })
     );
 
     const panel = new TrustPanel(new Actions(server, trans), words, trans);
     app.shell.add(panel, 'right', { rank: 600, type: 'Kernel Trust' });
     restorer?.add(panel, panel.id);
 
+    // Given to nobody: what lets the indicator in the status bar show another notebook's state, and where that is.
+    let showInBar: (model: TrustModel | null) => void = () => undefined;
+    let followed: Element | null = null;
+    const barPlace: IPlace = {
+      seen: () => {
+        if (followed === null || !isSeen(followed)) {
+          return false;
+        }
+        // Without one it was taken out of there. People may hide the whole bar.
+        const bar = barPlace.holder ? nearest(barPlace.holder, '#jp-main-statusbar') : null;
+        return bar === null || isSeen(bar);
+      },
+      holder: null
+    };
     const inBar = statusBar
-      ? new TrustIndicator({ model: null, words, notice, themes, announced: false, open })
+      ? new TrustIndicator({
+          model: null,
+          bind: show => {
+            showInBar = show;
+          },
+          words,
+          notice,
+          place: barPlace,
+          announced: false,
+          open
+        })
       : null;
     if (statusBar && inBar) {
       statusBar.registerStatusItem('sealbook:trust', {
@@ -83,9 +138,8 @@ const trust: JupyterFrontEndPlugin<void> = {
     const follow = () => {
       const notebook = notebooks.currentWidget;
       const model = notebook ? modelOf(notebook) : null;
-      if (inBar) {
-        inBar.model = model;
-      }
+      followed = notebook ? notebook.node : null;
+      showInBar(model);
       panel.details =
         notebook && model
           ? panel.details?.trust === model
@@ -189,4 +243,8 @@ const files: JupyterFrontEndPlugin<void> = {
   }
 };
 
-export default [trust, files];
+for (const plugin of [trust, files]) {
+  Object.freeze(plugin.requires);
+  Object.freeze(plugin.optional);
+}
+export default Object.freeze([Object.freeze(trust), Object.freeze(files)]);

@@ -1,98 +1,106 @@
-import type { IThemeManager } from '@jupyterlab/apputils';
 import type { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
 
 import { TrustChip } from './chip';
-import { CoverWatch } from './cover';
+import { CoverWatch, type IPlace } from './cover';
 import type { TrustModel } from './model';
-import { pageHidden } from './natives';
+import { element, pageHidden } from './natives';
 import type { CoverNotice } from './notice';
 import { Trust } from './trust';
 import type { Words } from './words';
 
 const NOTHING = new Trust(JSON.parse('{"state": "none"}'));
 
-/** The indicator as a widget of JupyterLab's: in a notebook's toolbar, or in the status bar. */
+/**
+ * The indicator as a widget of JupyterLab's: in a notebook's toolbar, or in the status bar.
+ *
+ * A script can get hold of the widget. Nothing that it has lets it show another state: what it shows is given through
+ * {@link TrustIndicator.IOptions.bind} alone.
+ */
 export class TrustIndicator extends Widget {
-  private readonly _chip: TrustChip;
-  private readonly _cover: CoverWatch;
-  private _model: TrustModel | null = null;
-  private _unshow: (() => void) | null = null;
+  readonly #chip: TrustChip;
+  readonly #cover: CoverWatch;
+  readonly #place: IPlace;
+  #model: TrustModel | null = null;
+  #unshow: (() => void) | null = null;
 
-  constructor(private readonly _options: TrustIndicator.IOptions) {
-    super({ node: document.createElement('div') });
+  constructor(options: TrustIndicator.IOptions) {
+    const node = element('div');
+    super({ node });
     this.addClass('sealbook-Indicator');
-    this._chip = new TrustChip(this.node, _options.words, _options.announced, () => _options.open());
-    this._cover = new CoverWatch(
-      this._chip.host,
-      () => this.isVisible && this._model !== null,
-      covered => _options.notice.set(this, covered)
+    const { place, notice } = options;
+    this.#place = place;
+    this.#chip = new TrustChip(node, options.words, options.announced, options.open);
+    const teller = notice.teller(() => this.#cover.again());
+    this.#cover = new CoverWatch(
+      node,
+      place,
+      covered => {
+        teller.tell(covered);
+        this.#chip.covered = covered;
+        if (!covered && this.isDisposed) {
+          teller.leave();
+        }
+      },
+      () => notice.raised
     );
-    _options.themes?.themeChanged.connect(this._onTheme, this);
-    this._onTheme();
-    this.model = _options.model;
-  }
-
-  /** What it shows; null for no notebook. */
-  get model(): TrustModel | null {
-    return this._model;
-  }
-  set model(model: TrustModel | null) {
-    if (model === this._model && this._unshow) {
-      return;
-    }
-    this._unshow?.();
-    this._model = model;
-    this._unshow = model
-      ? model.show(
-          () => this.isVisible && !pageHidden(),
-          () => this._chip.show(model.trust)
-        )
-      : null;
-    if (model) {
-      model.seen();
-    } else {
-      this._chip.show(NOTHING);
-    }
+    this.#show(options.model);
+    options.bind?.(model => this.#show(model));
   }
 
   dispose(): void {
     if (this.isDisposed) {
       return;
     }
-    this._unshow?.();
-    this._cover.dispose();
-    this._options.notice.set(this, false);
-    this._options.themes?.themeChanged.disconnect(this._onTheme, this);
-    this._chip.dispose();
+    this.#unshow?.();
+    this.#chip.dispose();
     super.dispose();
+    this.#cover.end();
   }
 
   protected onAfterAttach(message: Message): void {
     super.onAfterAttach(message);
-    this._model?.seen();
-    this._cover.look();
+    this.#model?.seen();
+    this.#cover.look();
   }
 
   protected onAfterShow(message: Message): void {
     super.onAfterShow(message);
-    this._model?.seen();
-    this._cover.look();
+    this.#model?.seen();
+    this.#cover.look();
   }
 
-  private _onTheme(): void {
-    const themes = this._options.themes;
-    this._chip.dark = !!themes && !!themes.theme && !themes.isLight(themes.theme);
+  #show(model: TrustModel | null): void {
+    if (model === this.#model && this.#unshow) {
+      return;
+    }
+    this.#unshow?.();
+    this.#model = model;
+    this.#unshow = null;
+    if (model) {
+      this.#unshow = model.show(
+        () => this.#place.seen() && !pageHidden(),
+        () => this.#chip.show(model.trust)
+      );
+      model.seen();
+    } else {
+      this.#chip.show(NOTHING);
+    }
   }
 }
+Object.freeze(TrustIndicator.prototype);
+Object.freeze(TrustIndicator);
 
 export namespace TrustIndicator {
   /** What an indicator needs. */
   export interface IOptions {
+    /** What it shows; null for no notebook. */
     readonly model: TrustModel | null;
+    /** Called with what lets it show another one. */
+    readonly bind?: (show: (model: TrustModel | null) => void) => void;
     readonly words: Words;
     readonly notice: CoverNotice;
-    readonly themes: IThemeManager | null;
+    readonly place: IPlace;
     /** Whether screen readers hear of its changes. */
     readonly announced: boolean;
     /** Opens the panel. */

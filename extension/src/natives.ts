@@ -9,6 +9,7 @@
  */
 
 const { apply, getOwnPropertyDescriptor } = Reflect;
+const { freeze } = Object;
 
 type Getter<T> = (this: unknown) => T;
 type Setter<T> = (this: unknown, value: T) => void;
@@ -21,7 +22,7 @@ function getterOf<T>(prototype: object, name: string): Getter<T> {
   return getOwnPropertyDescriptor(prototype, name)!.get as Getter<T>;
 }
 
-const native = {
+const native = freeze({
   document,
   window,
   fetch: window.fetch,
@@ -52,7 +53,6 @@ const native = {
   removeAttribute: Element.prototype.removeAttribute,
   attributeNames: Element.prototype.getAttributeNames,
   closest: Element.prototype.closest,
-  querySelector: Document.prototype.querySelector,
   countOf: getterOf<number>(NodeList.prototype, 'length'),
   rectangle: Element.prototype.getBoundingClientRect,
   left: getterOf<number>(DOMRectReadOnly.prototype, 'left'),
@@ -70,10 +70,22 @@ const native = {
   observeIntersections: IntersectionObserver.prototype.observe,
   disconnectIntersections: IntersectionObserver.prototype.disconnect,
   showPopover: HTMLElement.prototype.showPopover as (() => void) | undefined,
+  hidePopover: HTMLElement.prototype.hidePopover as (() => void) | undefined,
   indexOf: String.prototype.indexOf,
   substring: String.prototype.substring,
-  encode: encodeURIComponent
-};
+  encode: encodeURIComponent,
+  startsWith: String.prototype.startsWith,
+  body: getterOf<HTMLElement>(Document.prototype, 'body'),
+  getAttribute: Element.prototype.getAttribute,
+  querySelectorAll: Document.prototype.querySelectorAll,
+  visible: Element.prototype.checkVisibility as ((options?: object) => boolean) | undefined,
+  List: Array,
+  mapGet: WeakMap.prototype.get,
+  mapSet: WeakMap.prototype.set
+});
+
+/** The attribute of the body that says of JupyterLab's theme whether it is a light one. */
+const THEME = 'data-jp-theme-light';
 
 /** Call a function of the browser that was captured at load. */
 function call<R>(f: (...args: never[]) => R, self: unknown, args: readonly unknown[]): R {
@@ -225,12 +237,14 @@ export function removeAttribute(node: Element, name: string): void {
   call(native.removeAttribute, node, [name]);
 }
 
-/** Remove all attributes of an element. */
-export function removeAttributes(node: Element): void {
-  const names = call(native.attributeNames, node, []);
-  for (let i = 0; i < names.length; i++) {
-    removeAttribute(node, names[i]);
-  }
+/** The names of an element's attributes. */
+export function attributeNames(node: Element): readonly string[] {
+  return call(native.attributeNames, node, []);
+}
+
+/** Whether text begins with another one. */
+export function startsWith(text: string, start: string): boolean {
+  return call(native.startsWith, text, [start]);
 }
 
 /** Replace what an element contains by text. */
@@ -267,6 +281,33 @@ export function removeChildren(parent: Node): void {
     }
     call(native.removeChild as never, parent, [children[0]]);
   }
+}
+
+/** Take a node out of where it is. */
+export function removeNode(node: Node): void {
+  const parent = parentOf(node);
+  if (parent !== null) {
+    call(native.removeChild as never, parent, [node]);
+  }
+}
+
+/** The page's body. */
+export function pageBody(): HTMLElement {
+  return call(native.body, native.document, []);
+}
+
+/** Whether JupyterLab says in its body's attributes that its theme is a dark one. */
+export function darkTheme(): boolean {
+  return call(native.getAttribute, pageBody(), [THEME]) === 'false';
+}
+
+/**
+ * Call `changed` after each change of the theme.
+ *
+ * @returns what ends it
+ */
+export function watchTheme(changed: () => void): () => void {
+  return watchChanges(pageBody(), { attributeFilter: [THEME] }, changed);
 }
 
 /** The node in which a node is. */
@@ -363,9 +404,33 @@ export function isWithin(node: Element, selector: string): boolean {
   return call(native.closest as never, node, [selector]) !== null;
 }
 
-/** Whether the page has an element that matches a selector. */
-export function pageHas(selector: string): boolean {
-  return call(native.querySelector as never, native.document, [selector]) !== null;
+/** The nearest element around a node, itself too, that matches a selector. */
+export function nearest(node: Element, selector: string): Element | null {
+  return call(native.closest as never, node, [selector]);
+}
+
+/** All elements of the page that match a selector. */
+export function allMatching(selector: string): readonly Element[] {
+  const found: NodeListOf<Element> = call(native.querySelectorAll as never, native.document, [selector]);
+  const count = call(native.countOf, found, []);
+  const all: Element[] = new native.List(count);
+  for (let i = 0; i < count; i++) {
+    all[i] = found[i];
+  }
+  return all;
+}
+
+/** Whether an element is drawn, and its rectangle and another one's have a place in common. */
+export function meets(one: Element, other: Element): boolean {
+  if (native.visible !== undefined && !call(native.visible, one, [{ __proto__: null, visibilityProperty: true }])) {
+    return false;
+  }
+  const a = call(native.rectangle, one, []);
+  const b = call(native.rectangle, other, []);
+  const side = (start: (this: unknown) => number, size: (this: unknown) => number): boolean =>
+    call(start, a, []) < call(start, b, []) + call(size, b, []) &&
+    call(start, b, []) < call(start, a, []) + call(size, a, []);
+  return side(native.left, native.width) && side(native.top, native.height);
 }
 
 /** Show a popover above everything else in the page. False where the browser has no popovers. */
@@ -381,6 +446,17 @@ export function showInTopLayer(node: HTMLElement): boolean {
   return true;
 }
 
+/** Take a popover out of the top layer. */
+export function leaveTopLayer(node: HTMLElement): void {
+  if (native.hidePopover !== undefined) {
+    try {
+      call(native.hidePopover, node, []);
+    } catch {
+      // It is not there.
+    }
+  }
+}
+
 /** Whether a list has a value. */
 export function isAmong<T>(value: T, list: readonly T[]): boolean {
   for (let i = 0; i < list.length; i++) {
@@ -390,3 +466,18 @@ export function isAmong<T>(value: T, list: readonly T[]): boolean {
   }
   return false;
 }
+
+/** A weak map that a page cannot answer for. */
+export class Weak<K extends object, V> {
+  readonly #map = new WeakMap<K, V>();
+
+  get(key: K): V | undefined {
+    return call(native.mapGet as never, this.#map, [key]);
+  }
+
+  set(key: K, value: V): void {
+    call(native.mapSet as never, this.#map, [key, value]);
+  }
+}
+freeze(Weak.prototype);
+freeze(Weak);

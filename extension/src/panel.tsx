@@ -9,6 +9,7 @@ import type { Details } from './details';
 import type { IFacts } from './api';
 import { trustIcon } from './icons';
 import { Entries, Fact, Facts, Section, Source, localTime, readableSize, words, type Translation } from './parts';
+import { StateLine } from './stateline';
 import type { Words } from './words';
 
 /** The side panel: everything that the server found about the kernel of the current notebook. */
@@ -71,29 +72,12 @@ export class TrustPanel extends ReactWidget {
 
   private _body(details: Details): JSX.Element {
     const trans = this._trans;
-    const { trust, kernel } = details.trust;
+    const kernel = details.trust.kernel;
     const facts = details.facts;
-    const word = (trust.stale ? this._words.staleStates : this._words.states)[trust.state];
     return (
       <>
-        <div className="sealbook-Summary" data-state={trust.state} data-stale={trust.stale !== ''}>
-          <p className="sealbook-Document">{details.trust.path}</p>
-          <p>
-            <b>{word}</b>
-          </p>
-          <p>{trust.state === 'unknown' ? this._words.unknown : trust.summary}</p>
-          {trust.stale && <p>{trust.stale}</p>}
-          {trust.refusals.length > 1 && (
-            <ul>
-              {trust.refusals.map((refusal, index) => (
-                <li key={index} className="sealbook-Refusal">
-                  {refusal}
-                </li>
-              ))}
-            </ul>
-          )}
-          {details.error && <p className="sealbook-Refusal">{details.error}</p>}
-        </div>
+        <StateLine model={details.trust} words={this._words} />
+        {details.error && <p className="sealbook-Refusal">{details.error}</p>}
         <div className="sealbook-Actions" role="group" aria-label={trans.__('What you can do')}>
           <button
             type="button"

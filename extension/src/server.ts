@@ -1,7 +1,7 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
-import { encode, getJson } from './natives';
+import { encode, getJson, ownText } from './natives';
 import { Trust } from './trust';
 
 /** Seconds after which the server counts as one that does not answer. */
@@ -14,12 +14,15 @@ const PATIENCE = 10;
  * of every other request of JupyterLab.
  */
 export class Server {
-  private readonly _trust: string;
-  private readonly _token: string;
+  readonly #settings: ServerConnection.ISettings;
+  readonly #trust: string;
+  readonly #token: string;
 
-  constructor(private readonly _settings: ServerConnection.ISettings) {
-    this._trust = URLExt.join(_settings.baseUrl, 'sealbook/api/trust');
-    this._token = _settings.token;
+  constructor(settings: ServerConnection.ISettings) {
+    this.#settings = settings;
+    this.#trust = URLExt.join(settings.baseUrl, 'sealbook/api/trust');
+    this.#token = settings.token;
+    Object.freeze(this);
   }
 
   /**
@@ -30,8 +33,14 @@ export class Server {
    * @param done - Called once, with the answer; its state is "unknown" if there was none.
    */
   trust(kernel: string, path: string, done: (trust: Trust) => void): void {
-    const url = this._trust + '?kernel=' + encode(kernel) + '&path=' + encode(path);
-    getJson(url, this._token, PATIENCE, answer => done(new Trust(answer)));
+    const url = this.#trust + '?kernel=' + encode(kernel) + '&path=' + encode(path);
+    getJson(url, this.#token, PATIENCE, answer => {
+      // An answer about another kernel is none; of a kernel that the server does not know, it speaks without an id.
+      const trust = new Trust(answer);
+      const about = ownText(answer, 'kernel');
+      const ended = about === '' && (trust.state === 'refused' || trust.state === 'none');
+      done(about === kernel || ended ? trust : new Trust(undefined));
+    });
   }
 
   /**
@@ -40,7 +49,7 @@ export class Server {
    * @throws Error with the server's sentence.
    */
   async get<T>(path: string, query: Record<string, string> = {}): Promise<T> {
-    return (await this._request(path, query, { method: 'GET' })).json();
+    return (await this.#request(path, query, { method: 'GET' })).json();
   }
 
   /**
@@ -49,7 +58,7 @@ export class Server {
    * @throws Error with the server's sentence.
    */
   async download(path: string): Promise<{ name: string; content: Blob }> {
-    const response = await this._request(path, {}, { method: 'GET' });
+    const response = await this.#request(path, {}, { method: 'GET' });
     const name = /filename="?([^";]+)/.exec(response.headers.get('Content-Disposition') ?? '')?.[1];
     return { name: name ?? 'sealbook-evidence.json', content: await response.blob() };
   }
@@ -60,12 +69,12 @@ export class Server {
    * @throws Error with the server's sentence.
    */
   async post<T>(path: string, body: object = {}): Promise<T> {
-    return (await this._request(path, {}, { method: 'POST', body: JSON.stringify(body) })).json();
+    return (await this.#request(path, {}, { method: 'POST', body: JSON.stringify(body) })).json();
   }
 
-  private async _request(path: string, query: Record<string, string>, init: RequestInit): Promise<Response> {
-    const url = URLExt.join(this._settings.baseUrl, 'sealbook/api', path) + URLExt.objectToQueryString(query);
-    const response = await ServerConnection.makeRequest(url, init, this._settings);
+  async #request(path: string, query: Record<string, string>, init: RequestInit): Promise<Response> {
+    const url = URLExt.join(this.#settings.baseUrl, 'sealbook/api', path) + URLExt.objectToQueryString(query);
+    const response = await ServerConnection.makeRequest(url, init, this.#settings);
     if (!response.ok) {
       let message = `${response.status} ${response.statusText}`;
       try {
@@ -78,6 +87,8 @@ export class Server {
     return response;
   }
 }
+Object.freeze(Server.prototype);
+Object.freeze(Server);
 
 function ownSentence(answer: unknown): string {
   const message = (answer as { message?: unknown } | null)?.message;

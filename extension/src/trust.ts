@@ -50,7 +50,8 @@ export class Trust {
       const refusal = own(list, `${i}`);
       refusals[i] = sentence(ownText(refusal, 'reason'), ownText(refusal, 'remedy'));
     }
-    this.refusals = refusals;
+    this.refusals = Object.freeze(refusals);
+    Object.freeze(this);
   }
 
   /** What a person reads when they ask for more than the state. */
@@ -61,8 +62,27 @@ export class Trust {
     return this.state === 'refused' && this.refusals.length > 0 ? this.refusals[0] : this.summary;
   }
 }
+Object.freeze(Trust.prototype);
+Object.freeze(Trust);
 
 /** Join what is wrong and what to do about it. */
 function sentence(reason: string, remedy: string): string {
   return remedy ? reason + ' ' + remedy : reason;
 }
+
+/** Whether the state is one that counted and does not any more. */
+export function isStale(trust: Trust): boolean {
+  const { state, stale } = trust;
+  return stale !== '' && (state === 'attested' || state === 'simulated' || state === 'not attested');
+}
+
+/** The names of classes in CSS: a state's may have a blank. */
+export const CLASSES: Readonly<Record<ShownState, string>> = Object.freeze({
+  attested: 'attested',
+  simulated: 'simulated',
+  'not attested': 'not-attested',
+  refused: 'refused',
+  starting: 'starting',
+  none: 'none',
+  unknown: 'unknown'
+});

@@ -17,6 +17,8 @@ export class Words {
   readonly action: string;
   /** Said when something is in front of the indicator. */
   readonly covered: string;
+  /** The indicator's word while something is in front of it. */
+  readonly coveredState: string;
   /** What dismisses that notice. */
   readonly dismiss: string;
   /** Why nothing is known. */
@@ -32,17 +34,19 @@ export class Words {
       none: trans.__('No kernel'),
       unknown: trans.__('Not known')
     };
-    this.states = states;
-    this.staleStates = {
+    this.states = Object.freeze(states);
+    this.staleStates = Object.freeze({
       ...states,
       attested: trans.__('Attested, stale'),
       simulated: trans.__('Simulated, stale'),
       'not attested': trans.__('Not attested, stale')
-    };
+    });
     this.title = trans.__('Kernel trust');
     this.action = trans.__('Open the kernel trust panel.');
     this.covered = trans.__('Something in this page covers the kernel’s trust indicator.');
+    this.coveredState = trans.__('Covered');
     this.dismiss = trans.__('Dismiss');
     this.unknown = trans.__('The server does not say what it found about this kernel.');
+    Object.freeze(this);
   }
 }

@@ -10,6 +10,8 @@ from typing import Any
 from playwright.sync_api import CDPSession, Page
 
 TOOLBAR = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-NotebookPanel-toolbar .sealbook-Indicator"
+#: The state at the head of the panel.
+STATE_LINE = "#sealbook-panel .sealbook-StateLine"
 STATUS_BAR = "#jp-main-statusbar .sealbook-Indicator"
 
 
@@ -126,6 +128,31 @@ class Indicator:
         )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+
+def state_line(page: Page) -> str:
+    """Return the text at the head of the panel; empty where there is none."""
+    cdp = page.context.new_cdp_session(page)
+    try:
+        root = cdp.send("DOM.getDocument", {"depth": 0})["root"]["nodeId"]
+        found = cdp.send("DOM.querySelector", {"nodeId": root, "selector": STATE_LINE})["nodeId"]
+        if not found:
+            return ""
+        node = cdp.send("DOM.describeNode", {"nodeId": found, "depth": -1, "pierce": True})["node"]
+        frame = _find({"children": node.get("shadowRoots", [])}, "DIV")
+        assert frame is not None, "the state line has no frame"
+        target = cdp.send("DOM.resolveNode", {"backendNodeId": frame})["object"]["objectId"]
+        answer = cdp.send(
+            "Runtime.callFunctionOn",
+            {
+                "objectId": target,
+                "functionDeclaration": "function () { return this.innerText; }",
+                "returnByValue": True,
+            },
+        )
+        return str(answer["result"].get("value", ""))
+    finally:
+        cdp.detach()
 
 
 def _find(node: dict[str, Any], name: str) -> int | None:

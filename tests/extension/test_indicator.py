@@ -158,6 +158,21 @@ def test_a_restart_never_shows_what_was_found_before(
     assert lab.trust(notebook.kernel)["evidence"] != before
 
 
+def test_a_restart_by_another_client_that_is_refused_is_seen_soon(
+    open_notebook: Open, lab: JupyterServer, policy_file: Any
+) -> None:
+    notebook = open_notebook()
+    before = policy_file.read_text()
+    try:
+        policy_file.write_text(
+            re.sub(r'mrenclave = \["[0-9a-f]{64}"\]', f'mrenclave = ["{"ab" * 32}"]', before)
+        )
+        lab.post(f"api/kernels/{notebook.kernel}/restart")
+        notebook.expect("Refused", seconds=25)
+    finally:
+        policy_file.write_text(before)
+
+
 def test_a_crash_never_shows_what_was_found_before(open_notebook: Open, page: Page) -> None:
     notebook = open_notebook()
     notebook.verdict("intel")
@@ -184,7 +199,18 @@ def test_a_server_that_does_not_answer_is_not_known_and_is_asked_again(
 
 @pytest.mark.parametrize(
     "answer",
-    ["null", "[]", '"attested"', '{"state": "ATTESTED"}', '{"state": ["attested"]}', "<html>attested", ""],
+    [
+        "null",
+        "[]",
+        '"attested"',
+        '{"state": "attested", "kernel": "another"}',
+        '{"state": "attested", "kernel": ""}',
+        '{"state": "attested"}',
+        '{"state": "ATTESTED"}',
+        '{"state": ["attested"]}',
+        "<html>attested",
+        "",
+    ],
 )
 def test_an_answer_of_another_kind_is_not_known(open_notebook: Open, page: Page, answer: str) -> None:
     notebook = open_notebook("python3")
@@ -286,11 +312,6 @@ def test_it_is_said_to_screen_readers_and_reached_by_the_keyboard(open_notebook:
         if not node.get("ignored") and node.get("role", {}).get("value") == "button"
     ]
     assert sum(name.startswith("Kernel trust: Simulated. ") for name in named) == 2  # toolbar and status bar
-    live = [
-        node
-        for node in notebook.indicator.tree()
-        if node.get("role", {}).get("value") == "status" and "Kernel trust" in str(node)
-    ]
     page.locator(
         ".jp-NotebookPanel-toolbar [data-command='notebook:run-cell-and-select-next'], .jp-NotebookPanel-toolbar jp-button"
     ).first.focus()
@@ -301,4 +322,25 @@ def test_it_is_said_to_screen_readers_and_reached_by_the_keyboard(open_notebook:
     assert notebook.indicator.focus_visible()
     page.keyboard.press("Enter")
     page.locator("#sealbook-panel [data-section=identity]").wait_for()
-    assert live is not None
+
+
+def test_a_change_is_said_once_to_screen_readers(open_notebook: Open) -> None:
+    notebook = open_notebook()
+    notebook.verdict("ended")
+    notebook.look_again()
+    notebook.expect("Simulated, stale")
+    nodes = {node["nodeId"]: node for node in notebook.indicator.tree()}
+
+    def said(node: dict[str, Any]) -> str:
+        own = str(node.get("name", {}).get("value", ""))
+        return own + "".join(said(nodes[child]) for child in node.get("childIds", []) if child in nodes)
+
+    live = [
+        node
+        for node in nodes.values()
+        if node.get("role", {}).get("value") == "status" and said(node).startswith("Kernel trust: ")
+    ]
+    # The status bar has another indicator of the same, which keeps silent.
+    assert len(live) == 1
+    assert said(live[0]).startswith("Kernel trust: Simulated, stale")
+    assert {"name": "live", "value": {"type": "token", "value": "polite"}} in live[0]["properties"]
