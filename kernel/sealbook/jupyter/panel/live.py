@@ -23,7 +23,7 @@ const LONGEST = 60000;
 // farewell before somebody else's restart, of which the page learns nothing else.
 function watch(model, tell) {
   const kernel = model.widget_manager?.kernel;
-  const status = (sender, now) => now === "dead" && tell();
+  const status = (_, now) => ["restarting", "autorestarting", "starting", "dead"].includes(now) && tell();
   const message = (sender, one) => one.header.msg_type === "shutdown_reply" && tell();
   model.on("comm_live_update", tell);  // it was live, so it is not any more
   kernel?.statusChanged?.connect(status);
