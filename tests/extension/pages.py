@@ -63,7 +63,7 @@ class Notebook:
 
 
 def screenshot(page: Page, name: str, *, within: str = "", width: int = 1440) -> None:
-    """Keep a picture where someone asked for one; `within`: scrolled to this element; `width`: of its left part."""
+    """Keep a picture where someone asked for one: scrolled to `within`, and of its left `width`."""
     if folder := os.environ.get("SEALBOOK_SCREENSHOTS"):
         if within:
             page.locator(within).first.evaluate("node => node.scrollIntoView({block: 'start'})")

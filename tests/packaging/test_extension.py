@@ -136,3 +136,11 @@ def test_without_the_built_extension_there_is_no_package(target: str, tmp_path: 
     assert ran.returncode != 0
     assert "The JupyterLab extension is not built" in ran.stderr
     assert not list(copy.glob("dist/*"))
+
+
+def test_the_readmes_pictures_are_there_are_small_and_are_described() -> None:
+    pictures = re.findall(r"!\[([^\]]+)\]\(([^)]+\.png)\)", (ROOT / "README.md").read_text())
+    shown = {path for _, path in pictures}
+    assert shown == {f"extension/screenshots/{path.name}" for path in (EXTENSION / "screenshots").iterdir()}
+    assert all((ROOT / path).stat().st_size < 150_000 for path in shown)
+    assert all(len(description) > 30 for description, _ in pictures)
