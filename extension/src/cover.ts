@@ -16,6 +16,9 @@ import {
 /** Seconds for which the indicator has to be covered before it is said: menus and animations come and go. */
 const DELAY = 0.8;
 
+/** Seconds between two looks while nothing is reported: that it was taken out of the page is not. */
+const BEAT = 2;
+
 /** What JupyterLab itself puts over its toolbars for a while. A script can make such elements too; see the README. */
 const OWN_OVERLAYS =
   '.lm-Menu, .jp-Dialog, .lm-CommandPalette, .jp-ModalCommandPalette, .jp-HoverBox, .jp-Toolbar-responsive-popup, ' +
@@ -31,6 +34,8 @@ const POPUPS = '.jp-Toolbar-responsive-popup, .jp-ToolbarPopup';
 export interface IPlace {
   /** Whether people see this place now. */
   readonly seen: () => boolean;
+  /** Whether JupyterLab may have put it into a popup, for want of room. */
+  readonly folds: () => boolean;
   /** The indicator that was the last to come there. */
   holder: Element | null;
 }
@@ -72,8 +77,9 @@ export class CoverWatch {
     if (isConnected(this.#host)) {
       this.#place.holder = this.#host;
     }
-    if (this.#sight.clear === true && !this.#ending) {
+    if (this.#sight.clear === true && !this.#ending && isConnected(this.#host) && !isCollapsed(this.#host)) {
       this.#changed(false);
+      this.#timer = startTimer(BEAT, () => this.look());
     } else {
       this.#timer = startTimer(DELAY, () => this.#check());
     }
@@ -109,6 +115,8 @@ export class CoverWatch {
     if (covered === false) {
       if (this.#ending) {
         this.#unwatch();
+      } else {
+        this.#timer = startTimer(BEAT, () => this.look());
       }
     } else if (!this.#blind()) {
       // Not everything that ends it is reported.
@@ -130,7 +138,7 @@ export class CoverWatch {
       return true;
     }
     if (isCollapsed(host)) {
-      return !isWithin(host, POPUPS);
+      return !(isWithin(host, POPUPS) && this.#place.folds());
     }
     if (!within || clear === true) {
       return false;

@@ -12,7 +12,7 @@ import { Details } from './details';
 import { sealedIcon, trustIcon } from './icons';
 import { TrustIndicator } from './indicator';
 import { TrustModel } from './model';
-import { isCollapsed, isConnected, nearest, Weak } from './natives';
+import { isCollapsed, isConnected, nearest, Weak, widthOf } from './natives';
 import { CoverNotice } from './notice';
 import { TrustPanel } from './panel';
 import { SealedFiles, SUFFIX } from './sealedfiles';
@@ -65,7 +65,13 @@ const trust: JupyterFrontEndPlugin<void> = {
       let place = places.get(notebook);
       if (!place) {
         const node = notebook.node;
-        place = { seen: () => isSeen(node), holder: null };
+        const toolbar = notebook.toolbar.node;
+        place = {
+          seen: () => isSeen(node),
+          // A toolbar that is hidden or made small by a style is no reason.
+          folds: () => isSeen(toolbar) && widthOf(toolbar) > 0.9 * widthOf(node),
+          holder: null
+        };
         places.set(notebook, place);
       }
       return place;
@@ -110,6 +116,7 @@ const trust: JupyterFrontEndPlugin<void> = {
         const bar = barPlace.holder ? nearest(barPlace.holder, '#jp-main-statusbar') : null;
         return bar === null || isSeen(bar);
       },
+      folds: () => false,
       holder: null
     };
     const inBar = statusBar

@@ -379,6 +379,11 @@ export function watchSight(node: Element, changed: (sight: ISight) => void): () 
   return () => call(native.disconnectIntersections, observer, []);
 }
 
+/** The width of an element on the screen, in pixels. */
+export function widthOf(node: Element): number {
+  return call(native.width, call(native.rectangle, node, []), []);
+}
+
 /** Whether an element has no size on the screen. */
 export function isCollapsed(node: Element): boolean {
   const box = call(native.rectangle, node, []);
