@@ -188,7 +188,7 @@ def test_keys_artifacts_and_audit_entries_appear_as_they_come(panel: Notebook, p
     screenshot(page, "panel-audit", within=f"{PANEL} [data-section=audit]")
 
 
-def test_markup_in_a_path_is_shown_as_it_is_written(panel: Notebook, page: Page) -> None:
+def test_markup_in_a_path_is_shown_as_it_is_written(panel: Notebook, page: Page, lab: JupyterServer) -> None:
     name = "<img src=x onerror=window.painted=1>.sealed"
     panel.run(f"import sealbook\nsealbook.seal({{'a': 1}}, {name!r}, key='letters')")
     section = page.locator(f"{PANEL} [data-section=artifacts]")
@@ -196,6 +196,7 @@ def test_markup_in_a_path_is_shown_as_it_is_written(panel: Notebook, page: Page)
     expect(page.locator(f"{PANEL} [data-section=audit]")).to_contain_text(name)
     assert page.locator(f"{PANEL} img").count() == 0
     assert page.evaluate("window.painted") is None
+    (lab.root / name).unlink()  # it would be in the pictures of the file browser
 
 
 def test_another_kernels_facts_are_never_shown_beside_the_new_one(
