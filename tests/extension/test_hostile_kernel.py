@@ -284,8 +284,8 @@ def test_a_style_alone_gets_no_excuse_for_a_cover(notebook: Notebook, excuse: st
     attack(
         notebook,
         html=f"""<div class="{excuse}" style="{shown}"></div><style>
-        .jp-NotebookPanel-toolbar::after {{ content: "Attested"; position: fixed; left: {box["x"]}px; top: {box["y"]}px;
-            width: {box["width"]}px; height: {box["height"]}px; background: #ddf3e2; pointer-events: none; z-index: 9; }}
+        body::after {{ content: "Attested"; position: fixed; left: {box["x"]}px; top: {box["y"]}px;
+            width: {box["width"]}px; height: {box["height"]}px; background: #ddf3e2; pointer-events: none; z-index: 99999; }}
         </style>""",
     )
     assert wait_until(lambda: notice(notebook), seconds=15)
