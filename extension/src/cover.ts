@@ -137,10 +137,11 @@ export class CoverWatch {
     if (!isConnected(host)) {
       return true;
     }
-    if (isCollapsed(host)) {
+    if (isCollapsed(host) || !within) {
+      // Nothing of it is drawn: it has no size, or what is around it cuts it off.
       return !(isWithin(host, POPUPS) && this.#place.folds());
     }
-    if (!within || clear === true) {
+    if (clear === true) {
       return false;
     }
     const over = elementsOver(host);

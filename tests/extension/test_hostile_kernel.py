@@ -242,7 +242,7 @@ def test_the_notice_is_not_taken_for_a_cover(notebook: Notebook) -> None:
         ".jp-NotebookPanel-toolbar { opacity: 0 !important }",
         ".jp-NotebookPanel-toolbar { display: none !important }",
         ".jp-NotebookPanel-toolbar { visibility: hidden !important; filter: blur(9px) !important }",
-        ".jp-NotebookPanel-toolbar { width: 60px !important; min-width: 0 !important; flex: none !important; align-self: start !important }",
+        ".jp-NotebookPanel-toolbar { width: 60px !important; height: 32px !important; min-width: 0 !important; overflow: hidden !important }",
         ".jp-NotebookPanel-toolbar { transform: scale(0.01) !important }",
     ],
 )
