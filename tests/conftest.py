@@ -13,9 +13,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the helpers beside this file
 
@@ -59,6 +62,39 @@ def policy_file(user_home: Path) -> Path:
 def kernel_name(policy_file: Path) -> str:
     """The installed kernel `sealbook-simulated`."""
     return "sealbook-simulated"
+
+
+@pytest.fixture(scope="session")
+def keys(policy_file: Path) -> str:
+    """The user's keys, two without a guard and one that demands attestation; gives their passphrase."""
+    from sealbook.broker import open_keyring
+
+    passphrase = "a passphrase of the tests"
+    ring = open_keyring(passphrase=lambda: passphrase)
+    ring.create("letters", guard="none")
+    ring.create("more/letters", guard="none")
+    ring.create("patients", guard="simulated")
+    return passphrase
+
+
+# Of a module, not of the session: Playwright has an event loop run in this thread, in which no other test
+# could run one of its own.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert program, "The browser tests need chromium: run `sudo apt-get install chromium`, or .ci/programs."
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(
+            executable_path=program,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--disable-component-update",
+            ],
+        )
 
 
 @pytest.fixture

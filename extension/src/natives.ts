@@ -61,7 +61,6 @@ const native = freeze({
   height: getterOf<number>(DOMRectReadOnly.prototype, 'height'),
   attachShadow: Element.prototype.attachShadow,
   listen: EventTarget.prototype.addEventListener,
-  preventDefault: Event.prototype.preventDefault,
   Mutations: MutationObserver,
   observeMutations: MutationObserver.prototype.observe,
   disconnectMutations: MutationObserver.prototype.disconnect,
@@ -107,7 +106,7 @@ export function ownText(object: unknown, name: string): string {
 }
 
 /** The value of a cookie; empty if there is none. The last of a name counts, as for the server. */
-export function cookie(name: string): string {
+function cookie(name: string): string {
   let rest = '; ' + call(native.cookie, native.document, []);
   const mark = '; ' + name + '=';
   let value = '';
@@ -328,11 +327,6 @@ export function closedShadow(host: Element): ShadowRoot {
 /** Listen for an event. */
 export function listen(target: EventTarget, type: string, listener: (event: Event) => void): void {
   call(native.listen, target, [type, listener]);
-}
-
-/** Keep an event from what the browser would do with it. */
-export function preventDefault(event: Event): void {
-  call(native.preventDefault, event, []);
 }
 
 /**

@@ -78,7 +78,7 @@ export class Server {
     if (!response.ok) {
       let message = `${response.status} ${response.statusText}`;
       try {
-        message = ownSentence(await response.json()) || message;
+        message = ownText(await response.json(), 'message') || message;
       } catch {
         // No JSON: the status has to do.
       }
@@ -89,8 +89,3 @@ export class Server {
 }
 Object.freeze(Server.prototype);
 Object.freeze(Server);
-
-function ownSentence(answer: unknown): string {
-  const message = (answer as { message?: unknown } | null)?.message;
-  return typeof message === 'string' ? message : '';
-}

@@ -16,16 +16,15 @@ import pytest
 import sealbook.attestation
 from sealbook.attestation import Collateral, CollateralMemory, Policy, Refusal, UnattestedAttester, Verifier
 from sealbook.attestation import policy_text as write_policy
-from sealbook.attestation.chain_of_trust import (
-    Link,
-    chain_of_trust,
+from sealbook.attestation.chain_of_trust import Link, chain_of_trust
+from sealbook.attestation.chain_places import LINKS, PLACES
+from sealbook.attestation.checks import CHECKS
+from sealbook.attestation.meanings import (
+    described_claims,
     meaning_of_advisory,
     meaning_of_claim,
     meaning_of_status,
 )
-from sealbook.attestation.chain_places import LINKS, PLACES
-from sealbook.attestation.checks import CHECKS
-from sealbook.attestation.meanings import described_claims
 from sealbook.attestation.policy import TCB_STATUSES
 from sealbook.attestation.signatures import _SENTENCES
 from sealbook.attestation.simulated import CertificateSpec, Forge, QuoteSpec

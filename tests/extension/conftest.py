@@ -1,14 +1,11 @@
 """JupyterLab and Notebook 7 with the built extension, in Chromium."""
 
-# ruff: noqa: E501 - scripts of pages
-
 from __future__ import annotations
 
 import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,17 +13,14 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "jupyter"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "spark"))
-from helpers import wait_until
-from jupyter_server_process import JupyterServer
-from pages import BUILT, PASSPHRASE, REFUSING, Notebook
+from jupyter_server_process import JupyterServer, jupyterlab
+from pages import BUILT, REFUSING, Notebook
 
-from sealbook.broker import open_keyring
-from sealbook.broker.passphrase import DESCRIPTOR_VARIABLE, hand_over
 from sealbook.jupyter.kernelspec import SIMULATED
 
 
@@ -36,34 +30,6 @@ def built_extension() -> Path:
     linked = Path(sys.prefix) / "share/jupyter/labextensions/sealbook"
     assert linked.resolve() == BUILT, f"JupyterLab would not show {BUILT}: run .ci/extension."
     return BUILT
-
-
-# Of a module, not of the session: Playwright has an event loop run in this thread, in which no other test could
-# run one of its own.
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert program, "The browser tests need chromium: run `sudo apt-get install chromium`, or .ci/programs."
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(
-            executable_path=program,
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-background-networking",
-                "--disable-component-update",
-            ],
-        )
-
-
-@pytest.fixture(scope="session")
-def keys(policy_file: Path) -> None:
-    """The user's keys: two without a guard, one that demands attestation."""
-    ring = open_keyring(passphrase=lambda: PASSPHRASE)
-    have = {record.name for record in ring.list()}
-    for name, guard in (("letters", "none"), ("more/letters", "none"), ("patients", "simulated")):
-        if name not in have:
-            ring.create(name, guard=guard)
 
 
 @pytest.fixture(scope="session")
@@ -87,56 +53,16 @@ def refusing_kernel(kernel_name: str, policy_file: Path) -> Iterator[str]:
 def lab(
     kernel_name: str,
     refusing_kernel: str,
-    keys: None,
+    keys: str,
     built_extension: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[JupyterServer]:
-    """JupyterLab, with Notebook 7 beside it; its server has the double of a verdict beside the real endpoints."""
+    """JupyterLab; its server has the double of a verdict beside the real endpoints."""
     root = tmp_path_factory.mktemp("lab") / "root"
     root.mkdir()
-    log = root.with_name("log")
-    settings = root.with_name("settings")
-    quiet = settings / "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
-    quiet.parent.mkdir(parents=True)
-    quiet.write_text(
-        '{"fetchNews": "false", "checkForUpdates": false}'
-    )  # no question in front of what is looked at
-    descriptor, named = hand_over(PASSPHRASE)
-    token = "browser-test"
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "jupyterlab",
-            "--port=0",
-            "--no-browser",
-            "--allow-root",
-            f"--ServerApp.root_dir={root}",
-            "--ServerApp.jpserver_extensions={'double_of_a_verdict': True}",
-            "--expose-app-in-browser",
-            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-        ],
-        env=os.environ
-        | {
-            "JUPYTER_TOKEN": token,
-            DESCRIPTOR_VARIABLE: named,
-            "PYTHONPATH": str(Path(__file__).parent),
-            "JUPYTERLAB_SETTINGS_DIR": str(settings),
-        },
-        stdout=log.open("wb"),
-        stderr=subprocess.STDOUT,
-        pass_fds=[descriptor],
-    )
-    os.close(descriptor)
-    info = Path(os.environ["JUPYTER_RUNTIME_DIR"]) / f"jpserver-{process.pid}.json"
-    assert wait_until(lambda: info.exists() and info.read_text().strip(), seconds=60), log.read_text()
-    yield JupyterServer(f"http://127.0.0.1:{json.loads(info.read_text())['port']}", token, root, log)
-    process.terminate()
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:  # it does not end while it has a kernel whose start failed
-        process.kill()
-        process.wait()
+    here = str(Path(__file__).parent)
+    with jupyterlab(root, extension="double_of_a_verdict", passphrase=keys, PYTHONPATH=here) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

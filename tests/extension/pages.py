@@ -11,7 +11,6 @@ from playwright.sync_api import Page
 from shown import Indicator
 
 BUILT = Path(__file__).resolve().parents[2] / "extension/build/labextension"
-PASSPHRASE = "a passphrase of the tests"
 #: A kernel whose policy admits other code.
 REFUSING = "sealbook-refusing"
 

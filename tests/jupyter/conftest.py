@@ -12,6 +12,7 @@ from jupyter_client.manager import KernelManager
 
 sys.path.insert(0, str(Path(__file__).parent))
 from helpers import kernel
+from jupyter_server_process import JupyterServer, jupyterlab
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +29,12 @@ def manager(running: tuple[KernelManager, BlockingKernelClient]) -> KernelManage
 @pytest.fixture
 def client(running: tuple[KernelManager, BlockingKernelClient]) -> BlockingKernelClient:
     return running[1]
+
+
+@pytest.fixture(scope="module")
+def lab(kernel_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
+    """JupyterLab with the installed kernel."""
+    root = tmp_path_factory.mktemp("lab") / "root"
+    root.mkdir()
+    with jupyterlab(root) as server:
+        yield server

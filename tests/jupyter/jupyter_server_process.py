@@ -66,7 +66,12 @@ class JupyterServer:
 
 @contextlib.contextmanager
 def jupyter_server(
-    root: Path, *arguments: str, passphrase: str | None = None, **environment: str
+    root: Path,
+    *arguments: str,
+    module: str = "jupyter_server",
+    extension: str = "sealbook.jupyter.server",
+    passphrase: str | None = None,
+    **environment: str,
 ) -> Iterator[JupyterServer]:
     """Run a server on `root`, with the keyring's passphrase as `sealbook lab` hands it over."""
     descriptors: list[int] = []
@@ -79,11 +84,11 @@ def jupyter_server(
         [
             sys.executable,
             "-m",
-            "jupyter_server",
+            module,
             "--port=0",
             "--allow-root",
             f"--ServerApp.root_dir={root}",
-            "--ServerApp.jpserver_extensions={'sealbook.jupyter.server': True}",
+            f"--ServerApp.jpserver_extensions={{'{extension}': True}}",
             *arguments,
         ],
         env=os.environ | {"JUPYTER_TOKEN": token} | environment,
@@ -104,3 +109,22 @@ def jupyter_server(
         except subprocess.TimeoutExpired:  # it does not end while it has a kernel whose start failed
             process.kill()
             process.wait()
+
+
+@contextlib.contextmanager
+def jupyterlab(root: Path, **kwargs: Any) -> Iterator[JupyterServer]:
+    """Run JupyterLab on `root`, with Notebook 7 beside it; no question stands before what is looked at."""
+    settings = root.with_name(root.name + "-settings")
+    quiet = settings / "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    quiet.parent.mkdir(parents=True)
+    quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    with jupyter_server(
+        root,
+        "--no-browser",
+        "--expose-app-in-browser",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        module="jupyterlab",
+        JUPYTERLAB_SETTINGS_DIR=str(settings),
+        **kwargs,
+    ) as server:
+        yield server

@@ -2,75 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
 from helpers import wait_until
+from jupyter_server_process import JupyterServer
 from nbformat.v4 import new_code_cell, new_notebook
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.xdist_group("browser")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert program, "The browser tests need chromium: run `sudo apt-get install chromium`, or .ci/programs."
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(
-            executable_path=program,
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-background-networking",
-                "--disable-component-update",
-            ],
-        )
-
-
-@pytest.fixture(scope="module")
-def lab(kernel_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """A running JupyterLab (with Notebook 7 beside it) and its token."""
-    root = tmp_path_factory.mktemp("lab")
+@pytest.fixture(autouse=True, scope="module")
+def notebooks(lab: JupyterServer, kernel_name: str) -> None:
+    """What the tests open."""
     book = new_notebook(cells=[new_code_cell("import os\nprint('pid', os.getpid(), 6 * 7)")])
     book.metadata["kernelspec"] = {"name": kernel_name, "display_name": "x", "language": "python"}
     for name in ("lab", "nb"):
-        nbformat.write(book, root / f"{name}.ipynb")
-    token = "browser-test"
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "jupyterlab",
-            "--port=0",
-            "--no-browser",
-            "--allow-root",
-            f"--ServerApp.root_dir={root}",
-            "--expose-app-in-browser",
-            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-        ],
-        env=os.environ | {"JUPYTER_TOKEN": token},
-        stdout=(root / "log").open("wb"),
-        stderr=subprocess.STDOUT,
-    )
-    info = Path(os.environ["JUPYTER_RUNTIME_DIR"]) / f"jpserver-{process.pid}.json"
-    assert wait_until(info.exists, seconds=60), (root / "log").read_text()
-    time.sleep(0.2)
-    yield f"http://127.0.0.1:{json.loads(info.read_text())['port']}", token
-    process.terminate()
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:  # jupyter_server does not end while it has a kernel whose start failed
-        process.kill()
-        process.wait()
+        nbformat.write(book, lab.root / f"{name}.ipynb")
 
 
 def first_output(page: Page) -> str:
@@ -94,10 +45,9 @@ def screenshot(page: Page, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
-def test_jupyterlab_runs_restarts_and_survives_a_crash(browser: Browser, lab: tuple[str, str]) -> None:
-    address, token = lab
+def test_jupyterlab_runs_restarts_and_survives_a_crash(browser: Browser, lab: JupyterServer) -> None:
     page = browser.new_page()
-    page.goto(f"{address}/lab/tree/lab.ipynb?token={token}&reset")
+    page.goto(f"{lab.address}/lab/tree/lab.ipynb?token={lab.token}&reset")
     expect(page.get_by_text("sealbook, simulated enclave").first).to_be_visible(timeout=60_000)
     first = run_first_cell(page)
     screenshot(page, "lab")
@@ -121,10 +71,9 @@ def test_jupyterlab_runs_restarts_and_survives_a_crash(browser: Browser, lab: tu
     page.close()
 
 
-def test_notebook_7_runs_the_kernel(browser: Browser, lab: tuple[str, str]) -> None:
-    address, token = lab
+def test_notebook_7_runs_the_kernel(browser: Browser, lab: JupyterServer) -> None:
     page = browser.new_page()
-    page.goto(f"{address}/notebooks/nb.ipynb?token={token}")
+    page.goto(f"{lab.address}/notebooks/nb.ipynb?token={lab.token}")
     expect(page.get_by_text("sealbook, simulated enclave").first).to_be_visible(timeout=60_000)
     assert "42" in run_first_cell(page)
     screenshot(page, "notebook")

@@ -6,8 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,13 @@ from typing import Any
 import nbformat
 import papermill
 import pytest
+import requests
 from helpers import wait_until
 from ipywidgets import Widget
+from jupyter_server_process import JupyterServer
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from playwright.sync_api import Browser, Page, expect
-from test_browser import browser, lab, screenshot  # noqa: F401 - the fixtures of the model
+from test_browser import screenshot
 
 from sealbook.jupyter.panel.live import LiveBar
 
@@ -29,37 +29,22 @@ CELLS = ("import sealbook\nsealbook.AttestationPanel()", "%attest")
 BADGE = "Simulated enclave: no hardware protects it"
 
 
-def put(lab: tuple[str, str], name: str, kernel: str, book: Any = None) -> None:  # noqa: F811
-    address, token = lab
+def put(lab: JupyterServer, name: str, kernel: str, book: Any = None) -> None:
     book = book or new_notebook(cells=[new_code_cell(cell) for cell in CELLS])
     book.metadata["kernelspec"] = {"name": kernel, "display_name": "x", "language": "python"}
-    request = urllib.request.Request(
-        f"{address}/api/contents/{name}",
-        json.dumps({"type": "notebook", "content": book}).encode(),
-        {"Authorization": f"token {token}", "Content-Type": "application/json"},
-        method="PUT",
-    )
-    urllib.request.urlopen(request, timeout=60).close()
+    lab.request("PUT", f"api/contents/{name}", json={"type": "notebook", "content": book}).raise_for_status()
 
 
-def use_theme(lab: tuple[str, str], name: str) -> None:  # noqa: F811
-    address, token = lab
-    request = urllib.request.Request(
-        f"{address}/lab/api/settings/@jupyterlab/apputils-extension:themes",
-        json.dumps({"raw": json.dumps({"theme": name})}).encode(),
-        {"Authorization": f"token {token}", "Content-Type": "application/json"},
-        method="PUT",
-    )
-    urllib.request.urlopen(request, timeout=60).close()
+def use_theme(lab: JupyterServer, name: str) -> None:
+    lab.request(
+        "PUT",
+        "lab/api/settings/@jupyterlab/apputils-extension:themes",
+        json={"raw": json.dumps({"theme": name})},
+    ).raise_for_status()
 
 
-def get(lab: tuple[str, str], name: str) -> Any:  # noqa: F811
-    address, token = lab
-    request = urllib.request.Request(
-        f"{address}/api/contents/{name}", headers={"Authorization": f"token {token}"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return nbformat.from_dict(json.load(answer)["content"])
+def get(lab: JupyterServer, name: str) -> Any:
+    return nbformat.from_dict(lab.get(f"api/contents/{name}")["content"])
 
 
 def run_first(page: Page) -> None:
@@ -86,15 +71,14 @@ def attest_again(page: Page) -> None:
 
 
 def test_in_jupyterlab_the_panel_is_live_in_light_and_dark_and_outlives_its_kernel(
-    browser: Browser,  # noqa: F811
-    lab: tuple[str, str],  # noqa: F811
+    browser: Browser,
+    lab: JupyterServer,
     kernel_name: str,
 ) -> None:
     put(lab, "panel.ipynb", kernel_name)
     use_theme(lab, "JupyterLab Light")
-    address, token = lab
     page = browser.new_page(viewport={"width": 1400, "height": 1100})
-    page.goto(f"{address}/lab/tree/panel.ipynb?token={token}&reset")
+    page.goto(f"{lab.address}/lab/tree/panel.ipynb?token={lab.token}&reset")
     run_first(page)
     attest_again(page)
     screenshot(page, "panel-lab")
@@ -103,7 +87,7 @@ def test_in_jupyterlab_the_panel_is_live_in_light_and_dark_and_outlives_its_kern
 
     # Loaded again while the kernel runs: the bar is there again, in the other theme.
     use_theme(lab, "JupyterLab Dark")
-    page.goto(f"{address}/lab/tree/panel.ipynb?token={token}&reset")
+    page.goto(f"{lab.address}/lab/tree/panel.ipynb?token={lab.token}&reset")
     expect(page.locator('body[data-jp-theme-light="false"]')).to_have_count(1, timeout=60_000)
     written = page.locator(".sealbook-panel").first
     expect(written).to_contain_text(BADGE, timeout=60_000)
@@ -116,7 +100,7 @@ def test_in_jupyterlab_the_panel_is_live_in_light_and_dark_and_outlives_its_kern
     # Opened again without its kernel: the button is gone, the facts are not.
     page.get_by_role("menuitem", name="Kernel").first.click()
     page.get_by_text("Shut Down Kernel", exact=True).click()
-    page.goto(f"{address}/lab/tree/panel.ipynb?token={token}&reset")
+    page.goto(f"{lab.address}/lab/tree/panel.ipynb?token={lab.token}&reset")
     again = page.locator(".sealbook-panel").first
     expect(again).to_contain_text("This was written at", timeout=60_000)
     expect(again).to_contain_text("Chain of trust")
@@ -127,13 +111,12 @@ def test_in_jupyterlab_the_panel_is_live_in_light_and_dark_and_outlives_its_kern
     assert "application/vnd.jupyter.widget-view+json" in outputs[1].data
 
 
-def live_bar(lab: tuple[str, str], browser: Browser, name: str, kernel: str) -> Page:  # noqa: F811
+def live_bar(lab: JupyterServer, browser: Browser, name: str, kernel: str) -> Page:
     """Open a notebook in JupyterLab and show a panel that says until when it holds."""
     put(lab, name, kernel)
     use_theme(lab, "JupyterLab Light")
-    address, token = lab
     page = browser.new_page(viewport={"width": 1400, "height": 1100})
-    page.goto(f"{address}/lab/tree/{name}?token={token}&reset")
+    page.goto(f"{lab.address}/lab/tree/{name}?token={lab.token}&reset")
     run_first(page)
     expect(page.locator(".sealbook-live").first).to_contain_text("Holds until", timeout=60_000)
     return page
@@ -146,42 +129,32 @@ def type_and_run(page: Page, code: str) -> None:
     page.keyboard.press("Shift+Enter")
 
 
-def send(lab: tuple[str, str], path: str, method: str = "POST") -> Any:  # noqa: F811
+def restart_elsewhere(page: Page, lab: JupyterServer) -> requests.Response:
     """Ask the server as another page would."""
-    address, token = lab
-    request = urllib.request.Request(
-        f"{address}/api/{path}", headers={"Authorization": f"token {token}"}, method=method
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.loads(answer.read() or b"null")
+    (kernel,) = [one["kernel"]["id"] for one in lab.get("api/sessions") if f"/{one['path']}" in page.url]
+    return lab.post(f"api/kernels/{kernel}/restart")
 
 
-def restart_elsewhere(page: Page, lab: tuple[str, str]) -> None:  # noqa: F811
-    (kernel,) = [one["kernel"]["id"] for one in send(lab, "sessions", "GET") if f"/{one['path']}" in page.url]
-    send(lab, f"kernels/{kernel}/restart")
-
-
-def restart_is_refused(page: Page, lab: tuple[str, str], policy: Path) -> None:  # noqa: F811
+def restart_is_refused(page: Page, lab: JupyterServer, policy: Path) -> None:
     """Somebody restarts it elsewhere, under a policy that does not admit it any more."""
     before = policy.read_text()
     policy.write_text(re.sub(r'mrenclave = \["[0-9a-f]{64}"\]', f'mrenclave = ["{"ab" * 32}"]', before))
     try:
-        with pytest.raises(urllib.error.HTTPError):
-            restart_elsewhere(page, lab)
+        assert restart_elsewhere(page, lab).status_code == 500
     finally:
         policy.write_text(before)
 
 
-def dies(page: Page, lab: tuple[str, str], policy: Path) -> None:  # noqa: F811
+def dies(page: Page, lab: JupyterServer, policy: Path) -> None:
     type_and_run(page, "import os; os._exit(1)")
 
 
-def is_shut_down(page: Page, lab: tuple[str, str], policy: Path) -> None:  # noqa: F811
+def is_shut_down(page: Page, lab: JupyterServer, policy: Path) -> None:
     page.get_by_role("menuitem", name="Kernel").first.click()
     page.get_by_text("Shut Down Kernel", exact=True).click()
 
 
-def is_restarted(page: Page, lab: tuple[str, str], policy: Path) -> None:  # noqa: F811
+def is_restarted(page: Page, lab: JupyterServer, policy: Path) -> None:
     page.get_by_role("menuitem", name="Kernel").first.click()
     page.get_by_text("Restart Kernel…", exact=True).click()
     page.locator(".jp-Dialog button.jp-mod-accept").click()
@@ -189,11 +162,11 @@ def is_restarted(page: Page, lab: tuple[str, str], policy: Path) -> None:  # noq
 
 @pytest.mark.parametrize("end", [restart_is_refused, dies, is_shut_down, is_restarted])
 def test_the_bar_of_a_kernel_that_has_ended_says_so_and_has_no_button(
-    browser: Browser,  # noqa: F811
-    lab: tuple[str, str],  # noqa: F811
+    browser: Browser,
+    lab: JupyterServer,
     kernel_name: str,
     policy_file: Path,
-    end: Callable[[Page, tuple[str, str], Path], None],
+    end: Callable[[Page, JupyterServer, Path], None],
 ) -> None:
     page = live_bar(lab, browser, f"{end.__name__}.ipynb", kernel_name)
     bar, button = page.locator(".sealbook-live").first, page.locator(".sealbook-live + button").first
@@ -212,8 +185,8 @@ def test_the_bar_of_a_kernel_that_has_ended_says_so_and_has_no_button(
 
 
 def test_a_bar_that_was_saved_with_its_notebook_has_no_kernel_either(
-    browser: Browser,  # noqa: F811
-    lab: tuple[str, str],  # noqa: F811
+    browser: Browser,
+    lab: JupyterServer,
     kernel_name: str,
 ) -> None:
     bar = LiveBar(lambda: None)
@@ -225,10 +198,9 @@ def test_a_bar_that_was_saved_with_its_notebook_has_no_kernel_either(
     state = Widget.get_manager_state(widgets=[bar, bar.layout])
     book.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": state}
     put(lab, "saved.ipynb", kernel_name, book)
-    send(lab, "contents/saved.ipynb/trust")
-    address, token = lab
+    lab.post("api/contents/saved.ipynb/trust").raise_for_status()
     page = browser.new_page()
-    page.goto(f"{address}/lab/tree/saved.ipynb?token={token}&reset")
+    page.goto(f"{lab.address}/lab/tree/saved.ipynb?token={lab.token}&reset")
     expect(page.locator(".sealbook-live")).to_contain_text("has ended", timeout=60_000)
     expect(page.locator(".sealbook-live")).not_to_contain_text("Holds until")
     expect(page.locator(".sealbook-live + button")).to_be_disabled()
@@ -236,8 +208,8 @@ def test_a_bar_that_was_saved_with_its_notebook_has_no_kernel_either(
 
 
 def test_the_browsers_own_clock_ends_the_verdict(
-    browser: Browser,  # noqa: F811
-    lab: tuple[str, str],  # noqa: F811
+    browser: Browser,
+    lab: JupyterServer,
     kernel_name: str,
 ) -> None:
     page = live_bar(lab, browser, "clock.ipynb", kernel_name)
@@ -264,14 +236,13 @@ def test_the_browsers_own_clock_ends_the_verdict(
 
 
 def test_in_notebook_7_the_panel_is_live(
-    browser: Browser,  # noqa: F811
-    lab: tuple[str, str],  # noqa: F811
+    browser: Browser,
+    lab: JupyterServer,
     kernel_name: str,
 ) -> None:
     put(lab, "panel7.ipynb", kernel_name)
-    address, token = lab
     page = browser.new_page(viewport={"width": 1200, "height": 1000})
-    page.goto(f"{address}/notebooks/panel7.ipynb?token={token}")
+    page.goto(f"{lab.address}/notebooks/panel7.ipynb?token={lab.token}")
     run_first(page)
     attest_again(page)
     screenshot(page, "panel-notebook")
@@ -286,7 +257,7 @@ def export(source: Path) -> Path:
     return source.with_suffix(".html")
 
 
-def check_export(browser: Browser, page_file: Path, panels: int) -> None:  # noqa: F811
+def check_export(browser: Browser, page_file: Path, panels: int) -> None:
     context = browser.new_context(offline=True, viewport={"width": 1200, "height": 1000})
     page = context.new_page()
     asked: list[str] = []
@@ -309,7 +280,7 @@ def check_export(browser: Browser, page_file: Path, panels: int) -> None:  # noq
 
 
 def test_an_export_of_a_papermill_run_shows_the_whole_panel_without_a_network(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     kernel_name: str,
     tmp_path: Path,
 ) -> None:
@@ -328,7 +299,7 @@ def test_an_export_of_a_papermill_run_shows_the_whole_panel_without_a_network(
 
 
 def test_an_export_of_a_live_notebook_shows_it_too_with_and_without_widget_state(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     kernel_name: str,
     tmp_path: Path,
 ) -> None:

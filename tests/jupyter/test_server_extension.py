@@ -29,24 +29,13 @@ from sealbook.broker import open_keyring
 
 pytestmark = pytest.mark.xdist_group("server-extension")
 
-PASSPHRASE = "a passphrase of the tests"
-
 
 @pytest.fixture(scope="module")
-def keys(policy_file: Path) -> None:
-    """The user's keys: two without a guard, one that demands attestation."""
-    ring = open_keyring(passphrase=lambda: PASSPHRASE)
-    ring.create("letters", guard="none")
-    ring.create("more/letters", guard="none")
-    ring.create("patients", guard="simulated")
-
-
-@pytest.fixture(scope="module")
-def server(keys: None, kernel_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
+def server(keys: str, kernel_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
     root = tmp_path_factory.mktemp("server") / "root"
     root.mkdir()
     # A kernel that keeps silent is waited for a little only.
-    with jupyter_server(root, "--AttestedProvisioner.attest_timeout=4", passphrase=PASSPHRASE) as running:
+    with jupyter_server(root, "--AttestedProvisioner.attest_timeout=4", passphrase=keys) as running:
         yield running
 
 
@@ -555,12 +544,12 @@ def test_another_sites_page_cannot_have_anything_done_with_the_users_cookie(serv
     assert own.status_code not in (403, 404) or "XSRF" not in own.text
 
 
-def test_no_answer_has_a_secret(server, verified):
+def test_no_answer_has_a_secret(server, verified, keys):
     run(server, verified, "import sealbook; sealbook.seal('x', 'c.sealed', key='letters')")
-    ring = open_keyring(passphrase=lambda: PASSPHRASE)
+    ring = open_keyring(passphrase=lambda: keys)
     raw = [ring.find(name).version().secret for name in ("letters", "more/letters", "patients")]
     secrets = {key.hex() for key in raw} | {base64.b64encode(key).decode() for key in raw}
-    secrets |= {PASSPHRASE, server.token}
+    secrets |= {keys, server.token}
     for path in GETS:
         text = server.request("GET", f"sealbook/api/{path.format(verified)}").text
         assert not [secret for secret in secrets if secret in text]

@@ -15,21 +15,11 @@ from typing import Any
 from sealbook.attestation.chain_facts import facts_of
 from sealbook.attestation.chain_places import LINKS, PLACES, QUOTE, SIDE, Place
 from sealbook.attestation.collateral import Collateral
-from sealbook.attestation.meanings import meaning_of_advisory, meaning_of_claim, meaning_of_status
 from sealbook.attestation.policy import Policy
 from sealbook.attestation.quote import Quote
 from sealbook.attestation.result import AttestationResult, Refusal
 from sealbook.attestation.unattested import is_statement
 from sealbook.errors import RefusedError
-
-__all__ = [
-    "Link",
-    "LinkCheck",
-    "chain_of_trust",
-    "meaning_of_advisory",
-    "meaning_of_claim",
-    "meaning_of_status",
-]
 
 #: Why a check was not reached, by what is missing; the first that is missing counts.
 _NOT_REACHED = {
@@ -190,14 +180,11 @@ def _not_refused(place: Place, given: Mapping[str, list[Refusal]], reached: froz
 
 def _against(place: Place, refusals: list[Refusal]) -> list[Refusal]:
     """Return the refusals of this name that concern this link."""
-    if not place.words:
-        rivals = [other.words for other in PLACES if other.check == place.check and other.words]
-    else:
-        rivals = [
-            other.words
-            for other in PLACES
-            if other.check == place.check and other.words and other.words != place.words
-        ]
+    rivals = [
+        other.words
+        for other in PLACES
+        if other.check == place.check and other.words and other.words != place.words
+    ]
     found = []
     for refusal in refusals:
         mine = bool(place.words) and re.search(place.words, refusal.reason) is not None

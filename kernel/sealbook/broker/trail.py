@@ -22,7 +22,6 @@ _MOST_ITEMS: Final = 32
 #: Sessions of one channel that are remembered: a kernel opens another one each time it attests anew.
 _MAX_SESSIONS: Final = 256
 
-
 #: Characters that are kept of one text; the log has the whole of it.
 MAX_TEXT: Final = 200
 

@@ -496,8 +496,8 @@ _ERRORS: Final[Mapping[str, type[SealbookError]]] = {
 }
 
 
-def listed_keys(records: Iterable[KeyRecord]) -> dict[str, Any]:
-    """Return what is told of keys."""
+def listed_keys(records: Iterable[KeyRecord], *, most: int | None = _MAX_KEYS) -> dict[str, Any]:
+    """Return what is told of keys, at most so many; None: of all."""
     entries = [
         {
             "name": record.name,
@@ -507,7 +507,7 @@ def listed_keys(records: Iterable[KeyRecord]) -> dict[str, Any]:
         }
         for record in records
     ]
-    return {"keys": entries[:_MAX_KEYS]}
+    return {"keys": entries[:most]}
 
 
 def checked_event(action: object, facts: object) -> tuple[str, dict[str, Any]]:

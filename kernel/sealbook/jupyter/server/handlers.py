@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from jupyter_server.utils import url_path_join
 from sealbook.attestation import AttestationRefusedError, policy_text
 from sealbook.attestation.evidence_file import MEDIA_TYPE, EvidenceFile
 from sealbook.broker import BrokerEndpoint
+from sealbook.broker.wire import listed_keys
 from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.jupyter.embedded import embedded_broker
 from sealbook.jupyter.provisioner import AttestedProvisioner
@@ -60,8 +62,8 @@ class _KernelMixin:
             raise NotFoundError("This server has no such kernel.")
         return self.kernel_manager.get_kernel(kernel_id).provisioner
 
-    def verified(self: Any, kernel_id: str) -> tuple[AttestedProvisioner, BrokerEndpoint]:
-        """Return the provisioner of a kernel that was verified, and the broker's end of its channel.
+    def running(self: Any, kernel_id: str) -> tuple[AttestedProvisioner, BrokerEndpoint]:
+        """Return the provisioner of a kernel that was verified when it started, and the broker's end.
 
         Raises
         ------
@@ -71,10 +73,21 @@ class _KernelMixin:
         provisioner = self.provisioner(kernel_id)
         if not isinstance(provisioner, AttestedProvisioner) or (endpoint := provisioner.endpoint) is None:
             raise RefusedError(self.trust(provisioner).summary)
+        return provisioner, endpoint
+
+    def verified(self, kernel_id: str) -> BrokerEndpoint:
+        """Return the broker's end of the channel to a kernel whose last evidence was accepted.
+
+        Raises
+        ------
+        RefusedError
+            There is none, as in :meth:`running`, or it was refused when it attested anew.
+        """
+        _, endpoint = self.running(kernel_id)
         if endpoint.refusal is not None:
             # The evidence before is that of a kernel which cannot show any now.
             raise endpoint.refusal
-        return provisioner, endpoint
+        return endpoint
 
     def trust(self, provisioner: Any) -> Trust:
         """Return what is known now; also what was found when the evidence was judged again."""
@@ -133,14 +146,16 @@ class AttestationHandler(_KernelMixin, LookingHandler):
         endpoint = provisioner.endpoint if isinstance(provisioner, AttestedProvisioner) else None
         if endpoint is not None and endpoint.refusal is not None:
             # Nothing of what was found before is shown beside a refusal as if it still held.
-            document |= {"chain_note": str(endpoint.refusal)} | self._recorded(provisioner, since)
+            entries = _entries(provisioner)
+            document |= {"chain_note": str(endpoint.refusal)} | _recorded(entries, since)
         elif endpoint is not None:
-            document |= await self._describe(provisioner, endpoint, since)
+            entries = _entries(provisioner)
+            document |= await self._describe(endpoint) | _recorded(entries, since)
+            document["cluster"] = await asyncio.to_thread(where, provisioner, entries)
         await self.finish(document | {"trust": self.trust(provisioner).to_dict(kernel_id)})
 
-    async def _describe(
-        self, provisioner: AttestedProvisioner, endpoint: BrokerEndpoint, since: int
-    ) -> dict[str, Any]:
+    async def _describe(self, endpoint: BrokerEndpoint) -> dict[str, Any]:
+        """Return what is to be said of the evidence."""
         session = endpoint.session
         appraisal, note = _appraisals.last(session), ""
         if appraisal is None or datetime.now(UTC) - appraisal.result.verified_at > _APPRAISED_FOR:
@@ -148,24 +163,12 @@ class AttestationHandler(_KernelMixin, LookingHandler):
                 appraisal = await _appraise(endpoint)
             except SealbookError as error:
                 appraisal, note = None, str(error)
-        trail = provisioner.trail
-        return self._recorded(provisioner, since) | {
+        return {
             "identity": panel.identity(session.result),
             "platform": panel.platform(session.result),
             "chain": [] if appraisal is None else panel.chain(appraisal.chain),
             "chain_note": note,
             "channel": panel.channel(session),
-            "cluster": await asyncio.to_thread(where, provisioner, () if trail is None else trail.since()),
-        }
-
-    def _recorded(self, provisioner: AttestedProvisioner, since: int) -> dict[str, Any]:
-        """Return what was decided about the kernel, which holds whatever became of it."""
-        entries = () if provisioner.trail is None else provisioner.trail.since()
-        return {
-            "keys": panel.keys(entries),
-            "artifacts": panel.artifacts(entries),
-            "audit": panel.audit(entry for entry in entries if entry["seq"] > since),
-            "last": entries[-1]["seq"] if entries else since,
         }
 
     def _since(self) -> int:
@@ -181,9 +184,7 @@ class AttestHandler(_KernelMixin, SealbookHandler):
     @guarded
     async def post(self, kernel_id: str) -> None:
         """Have the kernel attest itself anew, and say what is known then."""
-        provisioner = self.provisioner(kernel_id)
-        if not isinstance(provisioner, AttestedProvisioner) or provisioner.endpoint is None:
-            raise RefusedError(self.trust(provisioner).summary)
+        provisioner, _ = self.running(kernel_id)
         try:
             await provisioner.attest_again()
         except SealbookError as error:
@@ -198,7 +199,7 @@ class EvidenceHandler(_KernelMixin, SealbookHandler):
     @guarded
     async def get(self, kernel_id: str) -> None:
         """Give evidence, collateral, policy and the verdict of this moment in one file."""
-        _, endpoint = self.verified(kernel_id)
+        endpoint = self.verified(kernel_id)
         session, found = endpoint.session, await _appraise(endpoint)
         exported = EvidenceFile(
             evidence=session.evidence,
@@ -222,7 +223,7 @@ class PolicyHandler(_KernelMixin, SealbookHandler):
     @guarded
     async def get(self, kernel_id: str) -> None:
         """Give its text."""
-        _, endpoint = self.verified(kernel_id)
+        endpoint = self.verified(kernel_id)
         session, result = endpoint.session, endpoint.session.result
         if not result.attested:
             raise RefusedError("This kernel has no evidence, so there is nothing that a policy could name.")
@@ -258,16 +259,7 @@ class KeysHandler(_FilesMixin, LookingHandler):
     async def get(self) -> None:
         """List them, and what guards them; there is no request that shows a key."""
         records = await asyncio.to_thread(lambda: embedded_broker().keyring.list())
-        listed = [
-            {
-                "name": record.name,
-                "guard": record.guard,
-                "version": record.current,
-                "description": record.description,
-            }
-            for record in records
-        ]
-        await self.finish({"keys": listed})
+        await self.finish(listed_keys(records, most=None))
 
 
 class InspectHandler(_FilesMixin, LookingHandler):
@@ -308,6 +300,20 @@ class RekeyHandler(_FilesMixin, SealbookHandler):
         """Move it."""
         given = self.fields(path=str, to=str)
         await self.finish(await asyncio.to_thread(self.files.rekey, **given))
+
+
+def _entries(provisioner: AttestedProvisioner) -> tuple[panel.Entry, ...]:
+    return () if provisioner.trail is None else provisioner.trail.since()
+
+
+def _recorded(entries: Sequence[panel.Entry], since: int) -> dict[str, Any]:
+    """Return what was decided about the kernel, which holds whatever became of it."""
+    return {
+        "keys": panel.keys(entries),
+        "artifacts": panel.artifacts(entries),
+        "audit": panel.audit(entry for entry in entries if entry["seq"] > since),
+        "last": entries[-1]["seq"] if entries else since,
+    }
 
 
 async def _appraise(endpoint: BrokerEndpoint) -> Appraisal:

@@ -10,9 +10,6 @@ from sealbook.errors import SealbookError
 if TYPE_CHECKING:
     from sealbook.jupyter.provisioner import AttestedProvisioner
 
-#: Seconds after which a node that said nothing is not counted among those that run.
-_SILENT_AFTER = 60
-
 
 def where(provisioner: AttestedProvisioner, entries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return where Spark code runs now, with the nodes there and what could be chosen instead.
@@ -61,6 +58,7 @@ def _beginning(provisioner: AttestedProvisioner) -> str:
 
 def _nodes(name: str) -> tuple[list[dict[str, Any]], str]:
     """Return the nodes that the broker on this machine knows, and what to say where it knows none."""
+    from sealbook.broker.client import SILENT_AFTER
     from sealbook.spark.known_nodes import known_nodes
 
     try:
@@ -76,7 +74,7 @@ def _nodes(name: str) -> tuple[list[dict[str, Any]], str]:
             "certificate_until": node["certificate_until"],
         }
         for node in known
-        if node["silent_seconds"] <= _SILENT_AFTER
+        if node["silent_seconds"] <= SILENT_AFTER
     ]
     if nodes:
         return nodes, ""
