@@ -31,7 +31,7 @@ built-extension: venv
 extension: venv ## build the JupyterLab extension, and again whenever a source of it changes
 	@.ci/extension watch
 
-programs:
+programs: venv
 	@.ci/programs
 
 test: spark built-extension programs ## run the tests

@@ -69,7 +69,7 @@ def keys(policy_file: Path) -> str:
     """The user's keys, two without a guard and one that demands attestation; gives their passphrase."""
     from sealbook.broker import open_keyring
 
-    passphrase = "a passphrase of the tests"
+    passphrase = "correct horse battery"  # as all users of the tests: some share a home
     ring = open_keyring(passphrase=lambda: passphrase)
     ring.create("letters", guard="none")
     ring.create("more/letters", guard="none")

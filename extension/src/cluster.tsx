@@ -44,11 +44,11 @@ export function Cluster(props: {
           </label>
           <span>
             {trans.__(
-              '%1 of %2 tasks, %3 running, %4 stages',
+              '%1 of %2 tasks, %3 running, %4',
               String(progress.done),
               String(progress.tasks),
               String(progress.running),
-              String(progress.stages)
+              trans._n('%1 stage', '%1 stages', progress.stages)
             )}
           </span>
         </div>

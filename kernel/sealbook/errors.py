@@ -16,6 +16,11 @@ class SealbookError(Exception):
     #: Exit status of the command line when this error ends a command.
     exit_code = 1
 
+    @property
+    def one_line(self) -> str:
+        """The sentence without the line breaks that some have for dialogs which cut a long line."""
+        return " ".join(str(self).split())
+
     def _render_traceback_(self) -> list[str]:
         """Return what IPython shows under a cell; see IPython's ``InteractiveShell.showtraceback``."""
         shown = [f"{type(self).__name__}: {self}"]

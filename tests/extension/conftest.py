@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "jupyter"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "spark"))
 from jupyter_server_process import JupyterServer, jupyterlab
-from pages import BUILT, REFUSING, Notebook
+from pages import BUILT, PANEL, REFUSING, Notebook
 
 from sealbook.jupyter.kernelspec import SIMULATED
 
@@ -100,3 +100,13 @@ def open_notebook(page: Page, lab: JupyterServer, request: pytest.FixtureRequest
     yield opened
     for session in lab.get("api/sessions"):
         lab.request("DELETE", f"api/sessions/{session['id']}")
+
+
+@pytest.fixture
+def panel(open_notebook: Callable[..., Notebook], page: Page) -> Notebook:
+    """A notebook on the simulated kernel with the panel beside it."""
+    notebook = open_notebook(name="study")
+    notebook.command("application:toggle-left-area")
+    notebook.command("sealbook:open-panel")
+    page.locator(f"{PANEL} [data-section=identity]").wait_for()
+    return notebook

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from helpers import wait_until
 from jupyter_server_process import JupyterServer
 from playwright.sync_api import Page
 from shown import Indicator
 
+AXE = Path(__file__).resolve().parents[2] / "extension/node_modules/axe-core/axe.min.js"
 BUILT = Path(__file__).resolve().parents[2] / "extension/build/labextension"
+#: The side panel.
+PANEL = "#sealbook-panel"
 #: A kernel whose policy admits other code.
 REFUSING = "sealbook-refusing"
 
@@ -69,3 +73,15 @@ def screenshot(page: Page, name: str, *, within: str = "", width: int = 1440) ->
         page.wait_for_timeout(500)  # until what was opened, scrolled or coloured is drawn
         clip = {"x": 0, "y": 0, "width": width, "height": 900}
         page.screenshot(path=Path(folder) / f"{name}.png", clip=clip)
+
+
+def violations(page: Page) -> list[Any]:
+    """What axe finds in our own elements."""
+    if not page.evaluate("'axe' in window"):
+        page.add_script_tag(path=AXE)
+    found = page.evaluate(
+        """() => axe.run({
+            include: [['#sealbook-panel'], ['.sealbook-Indicator']].filter(([s]) => document.querySelector(s))
+        })"""
+    )
+    return [(v["id"], v["help"], [node["html"][:200] for node in v["nodes"]]) for v in found["violations"]]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from helpers import wait_until
 from jupyter_server_process import JupyterServer
-from pages import BUILT, REFUSING, Notebook, screenshot
+from pages import PANEL, REFUSING, Notebook, screenshot, violations
 from playwright.sync_api import Page, expect
 from profile_of_a_test import authority
 from shown import state_line
@@ -28,18 +28,6 @@ from sealbook.spark.profiles import Profile
 pytestmark = pytest.mark.xdist_group("browser")
 
 Open = Callable[..., Notebook]
-AXE = BUILT.parents[1] / "node_modules/axe-core/axe.min.js"
-PANEL = "#sealbook-panel"
-
-
-@pytest.fixture
-def panel(open_notebook: Open, page: Page) -> Notebook:
-    """A notebook on the simulated kernel with the panel beside it."""
-    notebook = open_notebook(name="study")
-    notebook.command("application:toggle-left-area")
-    notebook.command("sealbook:open-panel")
-    page.locator(f"{PANEL} [data-section=identity]").wait_for()
-    return notebook
 
 
 def facts_of(page: Page, section: str) -> dict[str, str]:
@@ -56,16 +44,6 @@ def facts_of(page: Page, section: str) -> dict[str, str]:
 
 def server_facts(lab: JupyterServer, notebook: Notebook) -> dict[str, Any]:
     return dict(lab.get(f"sealbook/api/kernels/{notebook.kernel}/attestation"))
-
-
-def violations(page: Page) -> list[Any]:
-    """What axe finds in our own elements."""
-    if not page.evaluate("'axe' in window"):
-        page.add_script_tag(path=AXE)
-    found = page.evaluate(
-        """() => axe.run({include: [['#sealbook-panel'], ['.sealbook-Indicator']].filter(([s]) => document.querySelector(s))})"""
-    )
-    return [(v["id"], v["help"], [node["html"][:200] for node in v["nodes"]]) for v in found["violations"]]
 
 
 def test_the_panel_shows_the_verified_result_and_nothing_else(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import requests
 from helpers import wait_until
 from ipywidgets import Widget
-from jupyter_server_process import JupyterServer
+from jupyter_server_process import JupyterServer, jupyter_server
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from playwright.sync_api import Browser, Page, expect
 from test_browser import screenshot
@@ -247,6 +248,39 @@ def test_in_notebook_7_the_panel_is_live(
     attest_again(page)
     screenshot(page, "panel-notebook")
     page.close()
+
+
+def test_in_voila_the_panel_is_live(
+    browser: Browser,
+    kernel_name: str,
+    tmp_path: Path,
+) -> None:
+    """Voila runs the cells with nobody there, for somebody who looks at them then."""
+    root = tmp_path / "root"
+    root.mkdir()
+    book = new_notebook(cells=[new_code_cell(CELLS[0])])
+    book.metadata["kernelspec"] = {"name": kernel_name, "display_name": "x", "language": "python"}
+    nbformat.write(book, root / "board.ipynb")
+    beside = Path(sys.prefix) / "voila"
+    assert beside.is_dir(), "The panel is tried in Voila: run .ci/programs."
+    with jupyter_server(
+        root,
+        extension="voila.server_extension",
+        PYTHONPATH=str(beside),
+        JUPYTER_PATH=os.pathsep.join((f"{beside}/share/jupyter", f"{sys.prefix}/share/jupyter")),
+    ) as server:
+        page = browser.new_page(viewport={"width": 1200, "height": 1000})
+        page.goto(f"{server.address}/voila/render/board.ipynb?token={server.token}", timeout=90_000)
+        panel, bar = page.locator(".sealbook-panel").first, page.locator(".sealbook-live")
+        expect(panel).to_contain_text(BADGE, timeout=60_000)
+        expect(bar).to_contain_text("Holds until", timeout=60_000)
+        before = bar.inner_text()
+        page.get_by_role("button", name="Attest again now").click()
+        expect(bar).not_to_have_text(before, timeout=60_000, use_inner_text=True)
+        # Nothing updates an output of Voila's: the bar shows the newer form.
+        expect(page.locator(".sealbook-newer .sealbook-panel")).to_contain_text(BADGE)
+        screenshot(page, "panel-voila")
+        page.close()
 
 
 def export(source: Path) -> Path:

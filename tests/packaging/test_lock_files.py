@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCKS = ("kernel/requirements.txt", "kernel/requirements-spark.txt")
+LOCKS = ("kernel/requirements.txt", "kernel/requirements-spark.txt", "kernel/requirements-voila.txt")
 ALLOWED_AT_THE_TOP = {
     ".ci",
     "kernel",

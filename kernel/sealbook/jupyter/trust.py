@@ -119,7 +119,7 @@ def trust_of(endpoint: BrokerEndpoint, policy_file: Path, now: datetime) -> Trus
     session = endpoint.session
     stale = _staleness(session, policy_file, now)
     if failed is not None:  # not judged at all: what was found before is all there is, and may be over
-        stale = Staleness(f"Attesting again did not succeed: {_one_line(failed)}", _ATTEST_AGAIN)
+        stale = Staleness(f"Attesting again did not succeed: {failed.one_line}", _ATTEST_AGAIN)
     return Trust(
         session.result.label,
         session.result.summary(),
@@ -132,7 +132,7 @@ def trust_of(endpoint: BrokerEndpoint, policy_file: Path, now: datetime) -> Trus
 
 def refused(error: SealbookError) -> Trust:
     """Return what is known of a kernel that was refused, or could not be started at all."""
-    sentence = _one_line(error)
+    sentence = error.one_line
     if not isinstance(error, AttestationRefusedError):
         return Trust("refused", sentence)
     return Trust(
@@ -171,11 +171,6 @@ def _staleness(session: AttestedSession, policy_file: Path, now: datetime) -> St
             "Restart the kernel: it is judged by the present one then.",
         )
     return None
-
-
-def _one_line(error: SealbookError) -> str:
-    """Return an error's sentence as it was before it was folded for a dialog."""
-    return " ".join(str(error).split())
 
 
 def _day(when: datetime) -> str:

@@ -54,8 +54,7 @@ class SealbookHandler(APIHandler):
     def say(self, error: SealbookError, status: int | None = None) -> None:
         """Answer with an error, and the status that goes with its kind."""
         self.set_status(status or _status(error))
-        # Some are folded into lines, for dialogs that cut a long one.
-        self.finish({"message": " ".join(str(error).split()), "reason": None})
+        self.finish({"message": error.one_line, "reason": None})
 
 
 class LookingHandler(SealbookHandler):
