@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "jupyter"))
-import test_browser
-from test_browser import run_first_cell, screenshot
+from jupyter_server_process import JupyterServer, jupyterlab
+from test_browser import run_first_cell, screenshot, write_notebooks
 
 from sealbook.image import Image
 
-browser, lab = test_browser.browser, test_browser.lab
-
 
 @pytest.fixture(scope="module")
-def kernel_name(installed: str) -> str:
-    """What `lab` opens its notebooks with."""
-    return installed
+def lab(installed: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
+    """JupyterLab with a kernel in Gramine."""
+    root = tmp_path_factory.mktemp("lab") / "root"
+    root.mkdir()
+    write_notebooks(root, installed)
+    with jupyterlab(root) as server:
+        yield server
 
 
-def test_it_runs_and_survives_a_crash(browser: Browser, lab: tuple[str, str]) -> None:
-    address, token = lab
+def test_it_runs_and_survives_a_crash(browser: Browser, lab: JupyterServer) -> None:
     page = browser.new_page()
-    page.goto(f"{address}/lab/tree/lab.ipynb?token={token}&reset")
+    page.goto(f"{lab.address}/lab/tree/lab.ipynb?token={lab.token}&reset")
     expect(page.get_by_text("Gramine without SGX, not attested").first).to_be_visible(timeout=60_000)
     assert "42" in run_first_cell(page)
     screenshot(page, "gramine")
@@ -41,16 +43,15 @@ def test_it_runs_and_survives_a_crash(browser: Browser, lab: tuple[str, str]) ->
 
 
 def test_a_changed_image_is_said_in_a_dialog(
-    browser: Browser, lab: tuple[str, str], image: Image, request: pytest.FixtureRequest
+    browser: Browser, lab: JupyterServer, image: Image, request: pytest.FixtureRequest
 ) -> None:
-    address, token = lab
     changed = image.path / "root/bin/true"
     before = changed.read_bytes()
     changed.chmod(0o755)
     changed.write_bytes(before + b"\0")
     request.addfinalizer(lambda: changed.write_bytes(before))
     page = browser.new_page()
-    page.goto(f"{address}/lab/tree/nb.ipynb?token={token}&reset")
+    page.goto(f"{lab.address}/lab/tree/nb.ipynb?token={lab.token}&reset")
     expect(page.get_by_text("has another content since the image was built").first).to_be_visible(
         timeout=60_000
     )

@@ -15,13 +15,17 @@ from playwright.sync_api import Browser, Page, expect
 pytestmark = pytest.mark.xdist_group("browser")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def notebooks(lab: JupyterServer, kernel_name: str) -> None:
-    """What the tests open."""
+def write_notebooks(root: Path, kernel_name: str) -> None:
+    """Write what the tests open."""
     book = new_notebook(cells=[new_code_cell("import os\nprint('pid', os.getpid(), 6 * 7)")])
     book.metadata["kernelspec"] = {"name": kernel_name, "display_name": "x", "language": "python"}
     for name in ("lab", "nb"):
-        nbformat.write(book, lab.root / f"{name}.ipynb")
+        nbformat.write(book, root / f"{name}.ipynb")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def notebooks(lab: JupyterServer, kernel_name: str) -> None:
+    write_notebooks(lab.root, kernel_name)
 
 
 def first_output(page: Page) -> str:
