@@ -197,6 +197,19 @@ def test_a_server_that_does_not_answer_is_not_known_and_is_asked_again(
     notebook.expect("Simulated", seconds=20)
 
 
+def test_nothing_is_claimed_while_the_connection_to_the_kernel_is_made_again(
+    open_notebook: Open, page: Page
+) -> None:
+    notebook = open_notebook()
+    kernel = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
+    page.wait_for_function(f"{kernel}.connectionStatus === 'connected'")
+    page.route("**/sealbook/api/trust*", lambda route: None)  # who answers nothing, not even an error
+    page.evaluate(f"() => {{ void {kernel}.reconnect(); }}")
+    notebook.expect("Verifying…", seconds=5)
+    page.unroute("**/sealbook/api/trust*")
+    notebook.expect("Simulated", seconds=40)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
