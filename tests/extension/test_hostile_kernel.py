@@ -181,6 +181,13 @@ def test_replaced_functions_of_the_browser_change_nothing(notebook: Notebook) ->
     assert wait_until(lambda: host(notebook)["attributes"] == [], seconds=5)
 
 
+def test_an_answer_is_not_shown_for_long_where_a_script_keeps_the_page_from_asking_again(
+    notebook: Notebook,
+) -> None:
+    attack(notebook, script="window.setTimeout = window.setInterval = window.requestAnimationFrame = () => 0")
+    notebook.expect("Not known", seconds=60)
+
+
 def test_messages_of_the_kernel_are_not_looked_at(notebook: Notebook) -> None:
     notebook.indicator.record()
     notebook.run(
@@ -265,12 +272,21 @@ def test_disposing_of_the_widget_is_told(notebook: Notebook) -> None:
     assert wait_until(lambda: notice(notebook), seconds=15)
 
 
-def test_a_widget_that_is_said_to_be_hidden_is_watched(notebook: Notebook) -> None:
-    patch = (
+SAID_TO_BE_HIDDEN = {
+    "by its property": (
         "let proto = window.jupyterapp.shell; while (!Object.hasOwn(proto, 'isVisible')) proto = Object.getPrototypeOf(proto);"
         "Object.defineProperty(proto, 'isVisible', {configurable: true, get: () => false});"
-    )
-    attack(notebook, script=patch + over(False))
+    ),
+    "by its class": (
+        "const node = window.jupyterapp.shell.currentWidget.node; node.classList.add('lm-mod-hidden');"
+        "node.style.setProperty('display', 'block', 'important');"
+    ),
+}
+
+
+@pytest.mark.parametrize("script", SAID_TO_BE_HIDDEN.values(), ids=SAID_TO_BE_HIDDEN)
+def test_a_notebook_that_is_said_to_be_hidden_is_watched(notebook: Notebook, script: str) -> None:
+    attack(notebook, script=script + over(False))
     assert wait_until(lambda: notice(notebook), seconds=15)
 
 

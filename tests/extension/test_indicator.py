@@ -18,6 +18,7 @@ from shown import STATUS_BAR, Indicator
 pytestmark = pytest.mark.xdist_group("browser")
 
 Open = Callable[..., Notebook]
+TRUST = "**/sealbook/api/trust*"
 
 #: What may stand in the indicator while it is not known whether the kernel before is still there.
 NOTHING_CLAIMED = {"Verifying…", "No kernel", "Not known"}
@@ -123,6 +124,18 @@ def test_it_turns_stale_by_itself_when_the_time_comes(open_notebook: Open) -> No
     assert "ttest again" in look.title
 
 
+def test_the_end_of_its_time_is_not_missed_while_the_server_is_silent(
+    open_notebook: Open, page: Page
+) -> None:
+    notebook = open_notebook()
+    notebook.verdict("short")
+    notebook.look_again()
+    notebook.expect("Simulated")
+    page.route(TRUST, lambda route: None)
+    notebook.expect("Verifying…", seconds=6)
+    page.unroute(TRUST)
+
+
 def test_a_changed_policy_makes_it_stale(open_notebook: Open, policy_file: Any) -> None:
     notebook = open_notebook()
     before = policy_file.read_text()
@@ -190,10 +203,10 @@ def test_a_server_that_does_not_answer_is_not_known_and_is_asked_again(
     open_notebook: Open, page: Page
 ) -> None:
     notebook = open_notebook()
-    page.route("**/sealbook/api/trust*", lambda route: route.abort())
+    page.route(TRUST, lambda route: route.abort())
     notebook.look_again()
     notebook.expect("Not known")
-    page.unroute("**/sealbook/api/trust*")
+    page.unroute(TRUST)
     notebook.expect("Simulated", seconds=20)
 
 
@@ -203,10 +216,10 @@ def test_nothing_is_claimed_while_the_connection_to_the_kernel_is_made_again(
     notebook = open_notebook()
     kernel = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
     page.wait_for_function(f"{kernel}.connectionStatus === 'connected'")
-    page.route("**/sealbook/api/trust*", lambda route: None)  # who answers nothing, not even an error
+    page.route(TRUST, lambda route: None)  # who answers nothing, not even an error
     page.evaluate(f"() => {{ void {kernel}.reconnect(); }}")
     notebook.expect("Verifying…", seconds=5)
-    page.unroute("**/sealbook/api/trust*")
+    page.unroute(TRUST)
     notebook.expect("Simulated", seconds=40)
 
 
@@ -227,7 +240,7 @@ def test_nothing_is_claimed_while_the_connection_to_the_kernel_is_made_again(
 )
 def test_an_answer_of_another_kind_is_not_known(open_notebook: Open, page: Page, answer: str) -> None:
     notebook = open_notebook("python3")
-    page.route("**/sealbook/api/trust*", lambda route: route.fulfill(body=answer, status=200))
+    page.route(TRUST, lambda route: route.fulfill(body=answer, status=200))
     notebook.look_again()
     notebook.expect("Not known")
 
@@ -271,13 +284,13 @@ def test_a_page_that_nobody_sees_asks_nothing(open_notebook: Open, page: Page) -
     asked.clear()
     page.wait_for_timeout(6000)
     assert asked == []
-    with page.expect_request("**/sealbook/api/trust*"):
+    with page.expect_request(TRUST):
         page.evaluate(hide, False)
 
 
 def test_a_panel_and_an_indicator_behind_another_tab_ask_nothing(open_notebook: Open, page: Page) -> None:
     notebook = open_notebook()
-    page.route("**/sealbook/api/trust*", lambda route: route.abort())
+    page.route(TRUST, lambda route: route.abort())
     notebook.look_again()
     notebook.expect("Not known")
     page.evaluate("window.jupyterapp.commands.execute('launcher:create')")
