@@ -24,6 +24,7 @@ export class Details implements IDisposable {
   readonly #poll: Poll;
   readonly #unshow: () => void;
   #facts: IFacts | null = null;
+  #before: IFacts | null = null;
   #audit: readonly IAuditEntry[] = [];
   #kernel = '';
   #evidence = '';
@@ -71,6 +72,11 @@ export class Details implements IDisposable {
     return this.#facts;
   }
 
+  /** What was the answer about the same kernel before it attested itself anew; to keep its place, not to be read. */
+  get before(): IFacts | null {
+    return this.#before;
+  }
+
   /** Entries of the audit log, the oldest first. */
   get audit(): readonly IAuditEntry[] {
     return this.#audit;
@@ -103,6 +109,7 @@ export class Details implements IDisposable {
   }
 
   #forget(): void {
+    this.#before = this.trust.kernel === this.#kernel ? (this.#facts ?? this.#before) : null;
     this.#facts = null;
     this.#audit = [];
     this.#last = 0;
@@ -116,14 +123,15 @@ export class Details implements IDisposable {
     if (kernel !== this.#kernel) {
       this.#forget();
     }
-    if (!kernel || this.#disposed) {
+    // A start that was refused left no kernel: it is known by the notebook's path.
+    const refused = !kernel && this.trust.trust.state === 'refused';
+    if (this.#disposed || !(kernel || refused)) {
       return;
     }
     const since = this.#last;
+    const where = refused ? 'refused' : `kernels/${encodeURIComponent(kernel)}/attestation`;
     try {
-      const facts = await this.#server.get<IFacts>(`kernels/${encodeURIComponent(kernel)}/attestation`, {
-        since: String(since)
-      });
+      const facts = await this.#server.get<IFacts>(where, { since: String(since), path: this.trust.path });
       if (kernel !== this.#kernel || since !== this.#last || this.#disposed) {
         return;
       }

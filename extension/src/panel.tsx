@@ -73,7 +73,8 @@ export class TrustPanel extends ReactWidget {
   private _body(details: Details): JSX.Element {
     const trans = this._trans;
     const kernel = details.trust.kernel;
-    const facts = details.facts;
+    const { state, evidence } = details.trust.trust;
+    const { facts, before } = details;
     return (
       <>
         <StateLine model={details.trust} words={this._words} />
@@ -82,7 +83,7 @@ export class TrustPanel extends ReactWidget {
           <button
             type="button"
             className="jp-mod-styled sealbook-Button"
-            disabled={!kernel}
+            disabled={!kernel || (state === 'not attested' && !evidence)}
             onClick={() => void this._actions.attestAgain(details)}
           >
             {trans.__('Attest again now')}
@@ -90,7 +91,7 @@ export class TrustPanel extends ReactWidget {
           <button
             type="button"
             className="jp-mod-styled sealbook-Button"
-            disabled={!facts || facts.chain.length === 0}
+            disabled={!facts?.channel || facts.chain.length === 0}
             onClick={() => void this._actions.exportEvidence(details)}
           >
             {trans.__('Export evidence')}
@@ -98,15 +99,21 @@ export class TrustPanel extends ReactWidget {
           <button
             type="button"
             className="jp-mod-styled sealbook-Button"
-            disabled={!facts?.identity}
+            disabled={!facts?.channel || !facts.identity}
             onClick={() => void this._actions.copyPolicy(details)}
           >
             {trans.__('Copy as policy')}
           </button>
         </div>
-        {facts
-          ? this._sections(details, facts)
-          : !kernel && <p className="sealbook-Empty">{trans.__('No kernel runs here: there is nothing else to show.')}</p>}
+        {!facts && state === 'none' && (
+          <p className="sealbook-Empty">{trans.__('No kernel runs here: there is nothing else to show.')}</p>
+        )}
+        {(facts ?? before) && (
+          // While the answer of before does not count, it keeps its room, out of sight: what was opened stays open.
+          <div className={facts ? '' : 'sealbook-mod-asking'} aria-hidden={!facts}>
+            {this._sections(details, (facts ?? before)!)}
+          </div>
+        )}
       </>
     );
   }
@@ -114,10 +121,16 @@ export class TrustPanel extends ReactWidget {
   private _sections(details: Details, facts: IFacts): JSX.Element {
     const trans = this._trans;
     const { identity, platform, channel, cluster } = facts;
+    const simulated = facts.trust.state === 'simulated';
+    // Of a kernel of another kind the key broker knows nothing.
+    const ours = facts.trust.state !== 'not attested' || channel !== null;
     return (
       <>
         {identity && (
           <Section name="identity" title={trans.__('Identity')}>
+            {facts.trust.state === 'refused' && (
+              <Source>{trans.__('As the evidence says that was refused: nothing of it is proven.')}</Source>
+            )}
             <Facts>
               <Fact name="MRENCLAVE" value={identity.mrenclave} trans={trans} code copy />
               <Fact name="MRSIGNER" value={identity.mrsigner} trans={trans} code copy />
@@ -153,6 +166,9 @@ export class TrustPanel extends ReactWidget {
           </Section>
         )}
         <Section name="chain" title={trans.__('Chain of trust')}>
+          {simulated && (
+            <Source>{trans.__('Simulated: every check is the real one, but no hardware made what is checked.')}</Source>
+          )}
           <Chain chain={facts.chain} note={facts.chain_note ?? ''} trans={trans} />
         </Section>
         {cluster && (
@@ -165,41 +181,49 @@ export class TrustPanel extends ReactWidget {
             />
           </Section>
         )}
-        <Section name="keys" title={trans.__('Keys')}>
-          <Source>{trans.__('As the key broker decided.')}</Source>
-          <Entries
-            caption={trans.__('Keys asked for in this session')}
-            entries={[...facts.keys].reverse().map(key => ({
-              head: trans.__(
-                '%1 %2, to %3',
-                key.decision,
-                key.version === null ? key.key : `${key.key} v${key.version}`,
-                key.purpose
-              ),
-              time: key.time,
-              lines: [key.why]
-            }))}
-            empty={trans.__('No key was asked for in this session.')}
-          />
-        </Section>
-        <Section name="artifacts" title={trans.__('Sealed artifacts')}>
-          <Source>{trans.__('As the kernel reports it.')}</Source>
-          <Entries
-            caption={trans.__('Sealed artifacts read and written')}
-            entries={[...facts.artifacts].reverse().map(artifact => ({
-              head: `${artifact.action} ${artifact.path}`,
-              time: artifact.time,
-              lines: [[artifact.key, readableSize(artifact.size)].filter(Boolean).join(', ')]
-            }))}
-            empty={trans.__('No sealed artifact was read or written in this session.')}
-          />
-        </Section>
+        {ours && (
+          <>
+            <Section name="keys" title={trans.__('Keys')}>
+              <Source>{trans.__('As the key broker decided.')}</Source>
+              <Entries
+                caption={trans.__('Keys asked for in this session')}
+                entries={[...facts.keys].reverse().map(key => ({
+                  head: trans.__(
+                    '%1 %2, to %3',
+                    key.decision,
+                    key.version === null ? key.key : `${key.key} v${key.version}`,
+                    key.purpose
+                  ),
+                  time: key.time,
+                  lines: [key.why]
+                }))}
+                empty={trans.__('No key was asked for in this session.')}
+              />
+            </Section>
+            <Section name="artifacts" title={trans.__('Sealed artifacts')}>
+              <Source>{trans.__('As the kernel reports it.')}</Source>
+              <Entries
+                caption={trans.__('Sealed artifacts read and written')}
+                entries={[...facts.artifacts].reverse().map(artifact => ({
+                  head: `${artifact.action} ${artifact.path}`,
+                  time: artifact.time,
+                  lines: [[artifact.key, readableSize(artifact.size)].filter(Boolean).join(', ')]
+                }))}
+                empty={trans.__('No sealed artifact was read or written in this session.')}
+              />
+            </Section>
+          </>
+        )}
         {channel && (
           <Section name="channel" title={trans.__('Channel')}>
             <p>
-              {channel.bound
-                ? trans.__('The quote binds these keys: what you type goes to this enclave and to nobody else.')
-                : trans.__('No evidence binds this channel.')}
+              {!channel.bound
+                ? trans.__('No evidence binds this channel.')
+                : simulated
+                  ? trans.__(
+                      'The quote binds these keys: what you type goes to this simulated enclave, which does not keep out whoever has its machine.'
+                    )
+                  : trans.__('The quote binds these keys: what you type goes to this enclave and to nobody else.')}
             </p>
             <Facts>
               <Fact name={trans.__('Role')} value={channel.role} />
@@ -219,21 +243,23 @@ export class TrustPanel extends ReactWidget {
             </Facts>
           </Section>
         )}
-        <Section name="audit" title={trans.__('Audit log')}>
-          <Source>{trans.__('As the key broker decided and was told; the newest first.')}</Source>
-          <Entries
-            caption={trans.__('Entries of the audit log')}
-            entries={[...details.audit].reverse().map(({ seq, time, event, decision, ...more }) => ({
-              head: decision ? `${seq}. ${event}: ${decision}` : `${seq}. ${event}`,
-              time,
-              lines: Object.entries(more)
-                .map(([name, value]) => [name, words(value)])
-                .filter(([, said]) => said !== '')
-                .map(([name, said]) => `${name}: ${said}`)
-            }))}
-            empty={trans.__('No entry of this kernel yet.')}
-          />
-        </Section>
+        {ours && (
+          <Section name="audit" title={trans.__('Audit log')}>
+            <Source>{trans.__('As the key broker decided and was told; the newest first.')}</Source>
+            <Entries
+              caption={trans.__('Entries of the audit log')}
+              entries={[...details.audit].reverse().map(({ seq, time, event, decision, ...more }) => ({
+                head: decision ? `${seq}. ${event}: ${decision}` : `${seq}. ${event}`,
+                time,
+                lines: Object.entries(more)
+                  .map(([name, value]) => [name, words(value)])
+                  .filter(([, said]) => said !== '')
+                  .map(([name, said]) => `${name}: ${said}`)
+              }))}
+              empty={trans.__('No entry of this kernel yet.')}
+            />
+          </Section>
+        )}
       </>
     );
   }

@@ -1,7 +1,7 @@
 import { Clipboard } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
-import { copyIcon } from '@jupyterlab/ui-components';
-import React from 'react';
+import { checkIcon, copyIcon } from '@jupyterlab/ui-components';
+import React, { useEffect, useState } from 'react';
 
 /** Every text of the panel goes through it. */
 export type Translation = TranslationBundle;
@@ -22,6 +22,35 @@ export function Facts(props: { children: React.ReactNode }): JSX.Element {
   return <dl className="sealbook-Facts">{props.children}</dl>;
 }
 
+/** How long it shows that something was copied, in milliseconds. */
+const COPIED = 1500;
+
+/** A button that copies a value, and shows that it did. */
+function Copy(props: { name: string; value: string; trans: Translation }): JSX.Element {
+  const { name, value, trans } = props;
+  const [copied, setCopied] = useState(false);
+  useEffect(() => {
+    const timer = copied ? window.setTimeout(() => setCopied(false), COPIED) : 0;
+    return () => window.clearTimeout(timer);
+  }, [copied]);
+  const label = copied ? trans.__('%1 is copied', name) : trans.__('Copy %1', name);
+  const Icon = copied ? checkIcon : copyIcon;
+  return (
+    <button
+      type="button"
+      className="sealbook-Copy"
+      title={label}
+      aria-label={label}
+      onClick={() => {
+        Clipboard.copyToSystem(value);
+        setCopied(true);
+      }}
+    >
+      <Icon.react tag="span" aria-hidden="true" />
+    </button>
+  );
+}
+
 /** One name and its value; `copy` adds a button that copies the value. */
 export function Fact(props: {
   name: string;
@@ -34,23 +63,12 @@ export function Fact(props: {
   if (value === null || value === undefined || value === '') {
     return null;
   }
-  const label = trans?.__('Copy %1', name) ?? '';
   return (
     <div className={props.code && String(value).length > 18 ? 'sealbook-mod-wide' : undefined}>
       <dt>{name}</dt>
       <dd>
         {props.code ? <code>{value}</code> : <span>{value}</span>}
-        {props.copy && (
-          <button
-            type="button"
-            className="sealbook-Copy"
-            title={label}
-            aria-label={label}
-            onClick={() => Clipboard.copyToSystem(String(value))}
-          >
-            <copyIcon.react tag="span" aria-hidden="true" />
-          </button>
-        )}
+        {props.copy && trans && <Copy name={name} value={String(value)} trans={trans} />}
       </dd>
     </div>
   );
@@ -129,11 +147,11 @@ export function readableSize(size: number | null): string {
   if (size === null) {
     return '';
   }
-  const units = ['B', 'kB', 'MB', 'GB', 'TB'];
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
   let value = size;
   let unit = 0;
-  while (value >= 1000 && unit < units.length - 1) {
-    value /= 1000;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
     unit++;
   }
   return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;

@@ -72,9 +72,20 @@ export class Server {
     return (await this.#request(path, {}, { method: 'POST', body: JSON.stringify(body) })).json();
   }
 
+  /** @throws Error with a sentence for a person. */
   async #request(path: string, query: Record<string, string>, init: RequestInit): Promise<Response> {
     const url = URLExt.join(this.#settings.baseUrl, 'sealbook/api', path) + URLExt.objectToQueryString(query);
-    const response = await ServerConnection.makeRequest(url, init, this.#settings);
+    let response;
+    try {
+      response = await ServerConnection.makeRequest(url, init, this.#settings);
+    } catch (error) {
+      if (error instanceof ServerConnection.NetworkError) {
+        throw new Error('The Jupyter server does not answer: start it again, or mend the connection to it.', {
+          cause: error
+        });
+      }
+      throw error;
+    }
     if (!response.ok) {
       let message = `${response.status} ${response.statusText}`;
       try {

@@ -81,7 +81,7 @@ def parse_json(data: bytes | str, *, what: str, max_bytes: int) -> Any:
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{what} is not valid JSON ({_first_line(error)}).") from None
+        raise InputError(f"{what} is not valid JSON ({_first_line(error)}): use an intact copy.") from None
 
 
 def _refuse_inexact(value: Any) -> None:

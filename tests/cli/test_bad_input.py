@@ -66,7 +66,7 @@ CASES = [
     ("rekey missing --to mine", "missing"),
     ("rekey {data} --to mine", "not a file sealed by sealbook"),
     ("verify", "Missing argument"),
-    ("verify {data}", "Missing option '--policy'"),
+    ("verify {data}", "neither an evidence file nor a quote"),
     ("verify missing --policy sim", "cannot be read"),
     ("verify {data} --policy missing", "no policy 'missing'"),
     ("verify {data} --policy missing.toml", "no policy missing.toml"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -64,7 +65,25 @@ def test_an_evidence_file_is_verified_offline_without_a_platform_of_ones_own(
     outcome = run("verify", exported)
     assert "simulated" in outcome.out
     assert "Root: passed" in outcome.out
+    # Only a verifier that has seen collateral before can say that this is not older.
+    assert "TCB info: not reached in full" in outcome.out
+    assert "not reached: " in outcome.out.split("TCB info", 1)[1]
     assert not home.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\x80\x01\xff" * 170, b"0400", b'{"a": "b"}'])
+def test_what_is_no_evidence_is_called_that(run: Any, home: Path, content: bytes) -> None:
+    Path("thing").write_bytes(content)
+    outcome = run("verify", "thing", status=2)
+    assert "thing is neither an evidence file nor a quote" in outcome.err
+
+
+def test_the_beginning_of_an_evidence_file_is_called_incomplete(run: Any, exported: Path) -> None:
+    whole = exported.read_bytes()
+    for length in (3000, len(whole) - 1):
+        exported.write_bytes(whole[:length])
+        outcome = run("verify", exported, status=2)
+        assert re.search("not the whole of one: export it again|use an intact copy", outcome.err)
 
 
 def test_it_says_whose_policy_it_judged_by_and_under_which_root(run: Any, exported: Path) -> None:

@@ -149,6 +149,23 @@ def test_what_is_copied_exported_and_attested_again_is_the_servers(
     assert wait_until(lambda: facts_of(page, "channel").get("REPORTDATA") == after)
 
 
+def test_attesting_again_keeps_what_was_opened_and_the_place_on_the_page(panel: Notebook, page: Page) -> None:
+    quote = page.locator(f"{PANEL} .sealbook-Link").first
+    quote.locator("summary").click()
+    content = page.locator(f"{PANEL} .sealbook-Content")
+    scrolled = "node => { let at = node; while (at && at.scrollTop === 0) at = at.parentElement; return at ? at.scrollTop : 0; }"
+    page.locator(f"{PANEL} [data-section=audit]").evaluate("node => node.scrollIntoView()")
+    before = content.evaluate(scrolled)
+    assert before > 200
+    report_data = facts_of(page, "channel")["REPORTDATA"]
+    # As the keyboard does it, which does not scroll.
+    page.get_by_role("button", name="Attest again now").evaluate("button => button.click()")
+    assert wait_until(lambda: facts_of(page, "channel").get("REPORTDATA") not in ("", report_data))
+    panel.expect("Simulated")
+    assert quote.locator("details").get_attribute("open") is not None
+    assert content.evaluate(scrolled) == before
+
+
 def test_keys_artifacts_and_audit_entries_appear_as_they_come(panel: Notebook, page: Page) -> None:
     expect(page.locator(f"{PANEL} [data-section=keys]")).to_contain_text("No key was asked for")
     panel.run(
@@ -268,7 +285,17 @@ def test_a_refused_kernel_has_a_panel_that_says_why(
     notebook.command("sealbook:open-panel")
     assert wait_until(lambda: "not one the policy admits" in state_line(page))
     assert "Refused" in state_line(page)
-    expect(page.locator(PANEL)).to_contain_text("No kernel runs here")
+    # The evidence that was refused, with the check that it did not pass; nothing of it is called proven.
+    link = page.locator(f"{PANEL} .sealbook-Link[data-verdict=failed]")
+    expect(link).to_have_count(1)
+    expect(link.locator("[data-check=measurement][data-verdict=failed]")).to_be_visible()
+    identity = page.locator(f"{PANEL} [data-section=identity]")
+    expect(identity).to_contain_text("nothing of it is proven")
+    assert "Admitted by" not in facts_of(page, "identity")
+    expect(page.locator(f"{PANEL} [data-section=audit]")).to_contain_text("attest: refused")
+    for button in ("Attest again now", "Export evidence", "Copy as policy"):
+        expect(page.get_by_role("button", name=button)).to_be_disabled()
+    assert violations(page) == []
     screenshot(page, "refused")
 
 

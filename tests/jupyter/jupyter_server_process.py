@@ -26,6 +26,7 @@ class JupyterServer:
     token: str
     root: Path
     log: Path
+    process: subprocess.Popen[bytes]
 
     def request(self, method: str, path: str, **kwargs: Any) -> requests.Response:
         """Ask as the user; `token` in the keywords asks as somebody else, None as nobody."""
@@ -101,12 +102,13 @@ def jupyter_server(
     info = Path(os.environ["JUPYTER_RUNTIME_DIR"]) / f"jpserver-{process.pid}.json"
     try:
         assert wait_until(lambda: info.exists() and info.read_text().strip(), seconds=60), log.read_text()
-        yield JupyterServer(f"http://127.0.0.1:{json.loads(info.read_text())['port']}", token, root, log)
+        address = f"http://127.0.0.1:{json.loads(info.read_text())['port']}"
+        yield JupyterServer(address, token, root, log, process)
     finally:
         process.terminate()
         try:
             process.wait(timeout=10)
-        except subprocess.TimeoutExpired:  # it does not end while it has a kernel whose start failed
+        except subprocess.TimeoutExpired:  # busy with the kernels that a test left to it
             process.kill()
             process.wait()
 

@@ -108,8 +108,8 @@ def test_in_jupyterlab_the_panel_is_live_in_light_and_dark_and_outlives_its_kern
     page.close()
     saved = get(lab, "panel.ipynb")
     outputs = saved.cells[0].outputs
-    assert set(outputs[0].data) == {"text/html", "text/plain"}
-    assert "application/vnd.jupyter.widget-view+json" in outputs[1].data
+    assert "application/vnd.jupyter.widget-view+json" in outputs[0].data
+    assert set(outputs[1].data) == {"text/html", "text/plain"}
 
 
 def live_bar(lab: JupyterServer, browser: Browser, name: str, kernel: str) -> Page:

@@ -248,12 +248,18 @@ def test_a_kernel_whose_new_evidence_is_refused_is_called_refused(server, kernel
     assert [each["check"] for each in trust["refusals"]] == ["report-data"]
     found = facts(server, kernel)
     assert found["audit"][-2]["decision"] == "refused"
-    assert (found["identity"], found["platform"], found["chain"], found["channel"]) == (None, None, [], None)
+    # Of the evidence that was refused, and nothing of what was found before.
+    assert refused_checks(found) == ["report-data"]
+    assert (found["identity"]["entry"], found["channel"], found["cluster"]) == ("", None, None)
     for what in ("evidence", "policy"):
         assert server.request("GET", f"sealbook/api/kernels/{kernel}/{what}").status_code == 403
     assert run(server, kernel, "remote._evidence = kept; remote.attest()") == "ok"
     assert server.trust(kernel)["state"] == "simulated"
     server.request("DELETE", f"api/kernels/{kernel}")
+
+
+def refused_checks(found: dict[str, Any]) -> list[str]:
+    return [check["name"] for link in found["chain"] for check in link["checks"] if check["passed"] is False]
 
 
 def test_a_restart_or_an_end_while_evidence_is_awaited_is_said_at_once(server, kernel_name):
@@ -300,10 +306,22 @@ def test_a_start_that_is_refused_is_told_to_the_notebooks_page(server, kernel_na
     assert "\n" not in trust["summary"]
     assert trust["refusals"][0]["check"] == "measurement"
     assert server.trust("", "other.ipynb")["state"] == "none"
+    found = server.get("sealbook/api/refused", params={"path": "refused.ipynb"})
+    assert found["trust"] == trust
+    assert refused_checks(found) == ["measurement"]
+    assert found["identity"]["mrenclave"] in policy_file.read_text()
+    assert (found["identity"]["entry"], found["channel"], found["cluster"]) == ("", None, None)
+    assert [(entry["event"], entry["decision"]) for entry in found["audit"]] == [("attest", "refused")]
+    assert (
+        server.get("sealbook/api/refused", params={"path": "refused.ipynb", "since": found["last"]})["audit"]
+        == []
+    )
+    assert server.request("GET", "sealbook/api/refused", params={"path": "other.ipynb"}).status_code == 404
     # Once a kernel runs for the notebook, what was refused before is history.
     kernel = server.kernel("refused.ipynb", kernel_name)
     assert server.trust(kernel, "refused.ipynb")["state"] == "simulated"
     assert server.trust("", "refused.ipynb")["state"] == "none"
+    assert server.request("GET", "sealbook/api/refused", params={"path": "refused.ipynb"}).status_code == 404
     server.request("DELETE", f"api/kernels/{kernel}")
 
 
@@ -324,7 +342,22 @@ def test_a_restart_that_is_refused_ends_as_refused(server, kernel_name, policy_f
         assert server.post(f"api/kernels/{kernel}/restart").status_code == 500
         assert server.trust(kernel, "restarted.ipynb")["state"] == "refused"
     assert server.trust(kernel, "restarted.ipynb")["state"] == "refused"
+    found = facts(server, kernel)
+    assert refused_checks(found) == ["measurement"]
+    assert [(entry["event"], entry["decision"]) for entry in found["audit"]] == [("attest", "refused")]
     server.request("DELETE", f"api/kernels/{kernel}")
+
+
+def test_a_server_with_a_refused_start_ends_when_it_is_told_to(keys, kernel_name, policy_file, tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    with jupyter_server(root, passphrase=keys) as server:
+        with changed(policy_file, refusing(policy_file)):
+            assert server.open("refused.ipynb", kernel_name).status_code == 500
+        server.kernel("good.ipynb", kernel_name)
+        server.process.terminate()
+        server.process.wait(timeout=60)
+        assert "Kernel does not exist" not in server.log.read_text()
 
 
 def test_a_restarted_kernel_is_another_one(server, kernel_name):
@@ -511,6 +544,7 @@ GETS = [
     "kernels/{}/attestation",
     "kernels/{}/evidence",
     "kernels/{}/policy",
+    "refused?path=refused.ipynb",
     "keys",
     "sealed?path=x.sealed",
 ]

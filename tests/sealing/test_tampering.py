@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sealbook.encoding import canonical_json
 from sealbook.errors import InputError
 from sealbook.sealing import (
+    DamagedFileError,
     InMemoryKeys,
     KeyUnavailableError,
     NotSealedError,
@@ -418,7 +419,8 @@ def test_inspecting_a_damaged_or_foreign_file_is_refused(tmp_path, make):
     for data, error in [
         (b"", NotSealedError),
         (b"PK\3\4" + bytes(9000), NotSealedError),
-        (make()[:5000], UnsealError),
+        (make()[:100], DamagedFileError),
+        (make()[:5000], DamagedFileError),
     ]:
         path.write_bytes(data)
         with pytest.raises(error):

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sealbook.attestation import intel
 from sealbook.attestation.policy import UNATTESTED_TEES
 from sealbook.errors import InputError, RefusedError
+
+if TYPE_CHECKING:
+    from sealbook.attestation.collateral import Collateral
+    from sealbook.attestation.policy import Policy
 
 #: EAR profile of results about hardware.
 EAR_PROFILE = "tag:ietf.org,2026:rats/ear#04"
@@ -33,6 +37,14 @@ UNRECOGNIZED_HARDWARE = 97
 CRYPTO_FAILED = 99
 
 
+class Judged(NamedTuple):
+    """What a verdict is about, for who shows a person how it came about."""
+
+    evidence: bytes
+    collateral: Collateral | None
+    policy: Policy
+
+
 class AttestationRefusedError(RefusedError):
     """The evidence was not accepted; the sentence says why and what to do.
 
@@ -40,7 +52,11 @@ class AttestationRefusedError(RefusedError):
     ----------
     result
         The whole :class:`AttestationResult`.
+    judged
+        What was refused, where the broker refused to open a session for it; else None.
     """
+
+    judged: Judged | None = None
 
     def __init__(self, message: str, result: AttestationResult) -> None:
         super().__init__(message)

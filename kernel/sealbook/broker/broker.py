@@ -21,6 +21,7 @@ from typing import Any, Final, Literal, get_args
 
 from sealbook import paths
 from sealbook.attestation import (
+    AttestationRefusedError,
     AttestationResult,
     Collateral,
     CollateralMemory,
@@ -34,6 +35,7 @@ from sealbook.attestation import (
     is_statement,
     report_data,
 )
+from sealbook.attestation.result import Judged
 from sealbook.broker import guards, rules
 from sealbook.broker.audit import AuditLog
 from sealbook.broker.clock import GuardedClock
@@ -188,9 +190,13 @@ class Broker:
             rules.check_peer(policy, role=role, audience=audience)
             expected = report_data(role=role, audience=audience, nonce=nonce, claims=claims)
             facts["evidence"] = _name_of(evidence)
-            result = self._verify(evidence, policy, now, expected)
+            result, collateral = self._appraise(evidence, policy, now, expected)
             facts |= _identity(result)
-            result.require()
+            try:
+                result.require()
+            except AttestationRefusedError as refusal:
+                refusal.judged = Judged(evidence, collateral, policy)
+                raise
             session = AttestedSession.open(
                 result=result,
                 evidence=evidence,

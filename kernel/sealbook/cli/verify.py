@@ -83,11 +83,12 @@ def verify(
         return
     if at == _TIME_OF_FILE:
         raise InputError("'--at file' is for an evidence file: only there a time is stated.")
-    if policy is None:
-        raise InputError("Missing option '--policy': name the policy that the evidence must satisfy.")
     if len(content) > 2 * _MAX_QUOTE:
         raise InputError(f"The quote is larger than the {2 * _MAX_QUOTE} bytes that are accepted.")
     raw = _quote_bytes(content)
+    if policy is None:
+        _check_evidence(raw, quote)
+        raise InputError("Missing option '--policy': name the policy that the evidence must satisfy.")
     judged_by = Policy.load(find(policy))
     expected = _report_data(report_data)
     now = time(at)
@@ -156,6 +157,9 @@ def _verify_file(content: bytes, policy: str | None, at: str | None) -> None:
         for link in chain:
             marks = {True: "passed", False: "REFUSED", None: "not reached in full"}
             console.line(f"{'  ' if link.side else ''}{link.name}: {marks[link.passed]}")
+            for check in link.checks if link.passed is None else ():
+                if check.passed is None:
+                    console.line(f"    not reached: {check.title} {check.reason}")
         for refusal in result.refusals:
             console.line(f"- {refusal.reason} {refusal.remedy}")
         for problem in verdict.problems:
@@ -186,6 +190,27 @@ def _rows(result: AttestationResult) -> list[tuple[str, str]]:
         ("report data", "compared" if result.bound else "not compared: proves no channel"),
         judged,
     ]
+
+
+def _check_evidence(raw: bytes, path: Path) -> None:
+    """Raise InputError unless it is evidence at all: most who bring no policy have an evidence file."""
+    from sealbook.attestation import (
+        MalformedQuoteError,
+        MalformedStatementError,
+        Quote,
+        UnattestedStatement,
+        is_statement,
+    )
+
+    try:
+        if is_statement(raw):
+            UnattestedStatement.parse(raw)
+        else:
+            Quote.parse(raw)
+    except (MalformedQuoteError, MalformedStatementError):
+        raise InputError(
+            f"{path} is neither an evidence file nor a quote, or not the whole of one: export it again."
+        ) from None
 
 
 def _quote_bytes(content: bytes) -> bytes:

@@ -12,6 +12,7 @@ import logging
 import os
 import textwrap
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -95,6 +96,7 @@ class AttestedProvisioner(LocalProvisioner):
     _trail: Trail | None = None
     _session_name = ""
     _refused: RefusedStart | None = None
+    _refused_entries: Sequence[Mapping[str, Any]] = ()
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -188,7 +190,7 @@ class AttestedProvisioner(LocalProvisioner):
             When the policy or the image cannot be used; nothing was started.
         """
         self._release_channel()
-        self._refused = None
+        self._refused, self._refused_entries = None, ()
         self._session_name = (kwargs.get("env") or {}).get(SESSION_VARIABLE, "")
         # The stock keywords that choose keys and files: here the kernel makes its own, and no file.
         kwargs.pop("transport_encryption", None)
@@ -289,9 +291,13 @@ class AttestedProvisioner(LocalProvisioner):
         """
         if not isinstance(error, SealbookError):
             return
-        self._refused = refused_starts.note(self._session_name, error)
-        if isinstance(getattr(self.parent, "parent", None), MultiKernelManager):
+        self._refused = refused_starts.note(self._session_name, error, self._refused_entries)
+        kernels = getattr(self.parent, "parent", None)
+        if isinstance(kernels, MultiKernelManager):
             error.args = (textwrap.fill(str(error), 90),)
+            # It keeps the ids of starts that failed for ever, and a server that is told to end wants to shut
+            # those down too, fails at that, and goes on running.
+            kernels._pending_kernels.pop(self.kernel_id, None)
 
     # -- verification ------------------------------------------------------------------------
 
@@ -335,6 +341,7 @@ class AttestedProvisioner(LocalProvisioner):
             )
         except BaseException:
             trail.close()
+            self._refused_entries = trail.since()
             raise
         self._trail = trail
         self._registration, self._session_key = registration, session_key

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sealbook.errors import SealbookError
 
@@ -19,10 +20,11 @@ _MAX_STARTS: Final = 256
 
 
 class RefusedStart(NamedTuple):
-    """Why a kernel did not start, and when (aware, UTC)."""
+    """Why a kernel did not start, when (aware, UTC), and what the audit log has about it."""
 
     error: SealbookError
     at: datetime
+    entries: Sequence[Mapping[str, Any]] = ()
 
 
 class RefusedStarts:
@@ -32,9 +34,11 @@ class RefusedStarts:
         self._starts: OrderedDict[str, RefusedStart] = OrderedDict()
         self._lock = threading.Lock()
 
-    def note(self, name: str, error: SealbookError) -> RefusedStart:
+    def note(
+        self, name: str, error: SealbookError, entries: Sequence[Mapping[str, Any]] = ()
+    ) -> RefusedStart:
         """Remember that the start for session `name` was refused; without a name nothing is kept."""
-        start = RefusedStart(error, datetime.now(UTC))
+        start = RefusedStart(error, datetime.now(UTC), entries)
         with self._lock:
             self._starts.pop(name, None)
             if name:

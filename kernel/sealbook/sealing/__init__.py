@@ -78,7 +78,7 @@ Where to look
 from __future__ import annotations
 
 from sealbook.sealing.bulk import seal_file, unseal_file
-from sealbook.sealing.errors import KeyUnavailableError, NotSealedError, UnsealError
+from sealbook.sealing.errors import DamagedFileError, KeyUnavailableError, NotSealedError, UnsealError
 from sealbook.sealing.header import SealedInfo
 from sealbook.sealing.keys import (
     InMemoryKeys,
@@ -95,6 +95,7 @@ from sealbook.sealing.rotation import rekey
 from sealbook.sealing.writer import SealedWriter
 
 __all__ = [
+    "DamagedFileError",
     "InMemoryKeys",
     "KeyProvider",
     "KeyUnavailableError",

@@ -43,6 +43,23 @@ class NotSealedError(InputError):
         super().__init__(f"{name} is not a file sealed by sealbook; check the path.")
 
 
+class DamagedFileError(InputError):
+    """What a sealed file says of itself cannot be read.
+
+    Only where no key is used: there is nothing that a forger could learn from it.
+
+    Parameters
+    ----------
+    name
+        The file's name as the caller knows it.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} is cut off or damaged: what it says of itself cannot be read; use an intact copy."
+        )
+
+
 class MissingFileError(InputError, FileNotFoundError):
     """There is no such file; also Python's own error, which file systems and libraries look for."""
 

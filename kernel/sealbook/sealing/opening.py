@@ -8,6 +8,7 @@ from typing import IO, Any, Literal, overload
 
 from sealbook.errors import InputError
 from sealbook.sealing.access import open_for_reading
+from sealbook.sealing.errors import DamagedFileError, UnsealError
 from sealbook.sealing.header import HEADER, SealedInfo, inspect_header
 from sealbook.sealing.keys import KeyProvider, default_key_name
 from sealbook.sealing.reader import SealedReader
@@ -109,12 +110,14 @@ def inspect(path: str | os.PathLike[str] | IO[bytes]) -> SealedInfo:
 
     Raises
     ------
-    NotSealedError, UnsealError, InputError
+    NotSealedError, DamagedFileError, InputError
         It is no sealed file, it is damaged, or it cannot be opened.
     """
     file = open_for_reading(path)
     try:
         return inspect_header(file.read_at(0, HEADER), name=file.name, sealed_size=file.size)
+    except UnsealError:
+        raise DamagedFileError(file.name) from None
     finally:
         file.close()
 

@@ -3,7 +3,7 @@
 - `facts`: what is shown, asked of the side that verified;
 - `static`: all of it as HTML and as text, complete by themselves;
 - `panel`: the panel, which keeps every place it is shown at up to date;
-- `live`: the bar with the button below it, where somebody sits before the notebook.
+- `live`: the bar with the button above it, where somebody sits before the notebook.
 """
 
 from __future__ import annotations

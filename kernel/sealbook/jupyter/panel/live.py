@@ -1,4 +1,4 @@
-"""The bar below a panel where somebody sits before the notebook: the state now, and a button.
+"""The bar above a panel where somebody sits before the notebook: the state now, and a button.
 
 It carries no facts that the static form does not have, so nothing is lost where no widget can live. Where the
 static form cannot follow (a page that was loaded again, Voila), the bar shows the newer one itself.
@@ -47,7 +47,7 @@ function draw({ model, el }, ended) {
   button.addEventListener("click", () => model.send({ action: "attest" }));
   const newer = document.createElement("div");
   newer.className = "sealbook-newer";
-  // The form above is updated by the kernel, but not after the page was loaded again.
+  // The form below is updated by the kernel, but not after the page was loaded again.
   const follow = () => {
     const written = model.get("written");
     const others = [...document.querySelectorAll(".sealbook-panel")].filter((one) => !newer.contains(one));

@@ -27,7 +27,7 @@ _LONGEST_WAIT = 600.0
 class AttestationPanel:
     """What the verifier found about this kernel, as HTML that is complete by itself.
 
-    Where somebody sits before the notebook a bar with *Attest again now* stands below it. In batch runs there
+    Where somebody sits before the notebook a bar with *Attest again now* stands above it. In batch runs there
     is only the static form, so that an export shows it and not an empty widget.
 
     Whatever attests anew, refuses, or lets the verdict expire, every place that shows a panel is updated.
@@ -81,9 +81,10 @@ class AttestationPanel:
             del self._displays[:-_MOST_SHOWN]
             bundle = self._bundle()
         _timetable.add(self)
-        display(bundle, raw=True, display_id=name)
+        # The bar first: it says when what stands below it is the past.
         if somebody_is_there() if self._live is None else self._live:
             display(self._live_bar())
+        display(bundle, raw=True, display_id=name)
 
     def __repr__(self) -> str:
         return panel_text(self._facts.now())

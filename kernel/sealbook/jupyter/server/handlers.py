@@ -12,13 +12,14 @@ from jupyter_server.services.sessions.sessionmanager import ModelName
 from jupyter_server.utils import url_path_join
 
 from sealbook.attestation import AttestationRefusedError, policy_text
+from sealbook.attestation.chain_of_trust import chain_of_trust
 from sealbook.attestation.evidence_file import MEDIA_TYPE, EvidenceFile
 from sealbook.broker import BrokerEndpoint
 from sealbook.broker.wire import listed_keys
 from sealbook.errors import InputError, RefusedError, SealbookError
 from sealbook.jupyter.embedded import embedded_broker
 from sealbook.jupyter.provisioner import AttestedProvisioner
-from sealbook.jupyter.refused_starts import SESSION_VARIABLE, refused_starts
+from sealbook.jupyter.refused_starts import SESSION_VARIABLE, RefusedStart, refused_starts
 from sealbook.jupyter.server import panel
 from sealbook.jupyter.server.appraisals import Appraisal, Appraisals
 from sealbook.jupyter.server.base import LookingHandler, NotFoundError, SealbookHandler, guarded
@@ -31,6 +32,20 @@ _KERNEL: Final = r"(?P<kernel_id>[\w-]{1,64})"
 #: For so long the drawn chain is what was found last; then the evidence is judged again, while one looks.
 _APPRAISED_FOR: Final = timedelta(minutes=1)
 
+#: What there is to say of a kernel about which nothing is known.
+_NOTHING: Final[dict[str, Any]] = {
+    "identity": None,
+    "platform": None,
+    "chain": [],
+    "chain_note": "",
+    "channel": None,
+    "keys": [],
+    "artifacts": [],
+    "audit": [],
+    "last": 0,
+    "cluster": None,
+}
+
 _appraisals = Appraisals()
 
 
@@ -38,6 +53,7 @@ def handlers(base_url: str) -> list[tuple[str, type[SealbookHandler]]]:
     """Return the routes, for a server at `base_url`."""
     routes = {
         "trust": TrustHandler,
+        "refused": RefusedStartHandler,
         f"kernels/{_KERNEL}/attestation": AttestationHandler,
         f"kernels/{_KERNEL}/attest": AttestHandler,
         f"kernels/{_KERNEL}/evidence": EvidenceHandler,
@@ -89,6 +105,22 @@ class _KernelMixin:
             raise endpoint.refusal
         return endpoint
 
+    def refused_start(self: Any) -> RefusedStart | None:
+        """Return the last start for the notebook that the request names, if it was refused."""
+        path = self.get_argument("path", "")
+        if not path:
+            return None
+        # How jupyter_server names the session of a notebook to its kernel.
+        environment = self.session_manager.get_kernel_env(path, ModelName(path.rpartition("/")[2]))
+        return refused_starts.last(str(environment.get(SESSION_VARIABLE, "")))
+
+    def since(self: Any) -> int:
+        """Return the number of the last entry of the audit log that the page has."""
+        text = self.get_argument("since", "0")
+        if not (text.isascii() and text.isdecimal()) or len(text) > 16:
+            raise InputError("`since` is the number of an entry of the audit log.")
+        return int(text)
+
     def trust(self, provisioner: Any) -> Trust:
         """Return what is known now; also what was found when the evidence was judged again."""
         if not isinstance(provisioner, AttestedProvisioner):
@@ -111,16 +143,23 @@ class TrustHandler(_KernelMixin, LookingHandler):
         if kernel_id and kernel_id in self.kernel_manager:
             await self.finish(self.trust(self.provisioner(kernel_id)).to_dict(kernel_id))
             return
-        start = refused_starts.last(self._session_name(self.get_argument("path", "")))
+        start = self.refused_start()
         trust = NO_KERNEL if start is None else refused(start.error)
         await self.finish(trust.to_dict())
 
-    def _session_name(self, path: str) -> str:
-        """Return how jupyter_server names the session of a notebook to its kernel."""
-        if not path:
-            return ""
-        environment = self.session_manager.get_kernel_env(path, ModelName(path.rpartition("/")[2]))
-        return str(environment.get(SESSION_VARIABLE, ""))
+
+class RefusedStartHandler(_KernelMixin, LookingHandler):
+    """Everything about the last start for a notebook, if it was refused and there is no kernel."""
+
+    @guarded
+    async def get(self) -> None:
+        """Say everything; of the audit log what came after `since`."""
+        since = self.since()
+        start = self.refused_start()
+        if start is None:
+            raise NotFoundError("No start of a kernel for this notebook was refused.")
+        document = _NOTHING | _refused_facts(start.error) | _recorded(start.entries, since)
+        await self.finish(document | {"trust": refused(start.error).to_dict()})
 
 
 class AttestationHandler(_KernelMixin, LookingHandler):
@@ -129,29 +168,21 @@ class AttestationHandler(_KernelMixin, LookingHandler):
     @guarded
     async def get(self, kernel_id: str) -> None:
         """Say everything; of the audit log what came after `since`."""
-        since = self._since()
+        since = self.since()
         provisioner = self.provisioner(kernel_id)
-        document: dict[str, Any] = {
-            "identity": None,
-            "platform": None,
-            "chain": [],
-            "chain_note": "",
-            "channel": None,
-            "keys": [],
-            "artifacts": [],
-            "audit": [],
-            "last": since,
-            "cluster": None,
-        }
-        endpoint = provisioner.endpoint if isinstance(provisioner, AttestedProvisioner) else None
-        if endpoint is not None and endpoint.refusal is not None:
-            # Nothing of what was found before is shown beside a refusal as if it still held.
-            entries = _entries(provisioner)
-            document |= {"chain_note": str(endpoint.refusal)} | _recorded(entries, since)
-        elif endpoint is not None:
-            entries = _entries(provisioner)
-            document |= await self._describe(endpoint) | _recorded(entries, since)
-            document["cluster"] = await asyncio.to_thread(where, provisioner, entries)
+        document = _NOTHING | {"last": since}
+        if isinstance(provisioner, AttestedProvisioner):
+            endpoint, start, entries = provisioner.endpoint, provisioner.refused, _entries(provisioner)
+            if endpoint is not None and endpoint.refusal is not None:
+                # Nothing of what was found before is shown beside a refusal as if it still held.
+                document |= _refused_facts(endpoint.refusal) | _recorded(entries, since)
+            elif endpoint is not None:
+                document |= await self._describe(endpoint) | _recorded(entries, since)
+                document["cluster"] = await asyncio.to_thread(where, provisioner, entries)
+            elif start is not None:
+                document |= _refused_facts(start.error) | _recorded(start.entries, since)
+            else:
+                document["chain_note"] = self.trust(provisioner).summary
         await self.finish(document | {"trust": self.trust(provisioner).to_dict(kernel_id)})
 
     async def _describe(self, endpoint: BrokerEndpoint) -> dict[str, Any]:
@@ -170,12 +201,6 @@ class AttestationHandler(_KernelMixin, LookingHandler):
             "chain_note": note,
             "channel": panel.channel(session),
         }
-
-    def _since(self) -> int:
-        text = self.get_argument("since", "0")
-        if not (text.isascii() and text.isdecimal()) or len(text) > 16:
-            raise InputError("`since` is the number of an entry of the audit log.")
-        return int(text)
 
 
 class AttestHandler(_KernelMixin, SealbookHandler):
@@ -304,6 +329,20 @@ class RekeyHandler(_FilesMixin, SealbookHandler):
 
 def _entries(provisioner: AttestedProvisioner) -> tuple[panel.Entry, ...]:
     return () if provisioner.trail is None else provisioner.trail.since()
+
+
+def _refused_facts(error: SealbookError) -> dict[str, Any]:
+    """Return what is to be said of evidence that was refused, if it was evidence that was."""
+    if not isinstance(error, AttestationRefusedError) or error.judged is None:
+        return {"chain_note": error.one_line}
+    evidence, collateral, policy = error.judged
+    memory = embedded_broker().remembers_collateral
+    chain = chain_of_trust(evidence, collateral, policy, error.result, memory=memory)
+    return {
+        "identity": panel.identity(error.result),
+        "platform": panel.platform(error.result),
+        "chain": panel.chain(chain),
+    }
 
 
 def _recorded(entries: Sequence[panel.Entry], since: int) -> dict[str, Any]:

@@ -21,12 +21,13 @@ Entry = Mapping[str, Any]
 #: Entries of one kind in one answer, the newest: a kernel may report as much as it likes.
 _MOST: Final = 200
 
-#: What a page has no use for: the chain of hashes is checked by `sealbook audit verify`.
-_UNSEEN = frozenset({"previous", "hash", "channel", "session"})
+#: What a page has no use for: the chain of hashes is checked by `sealbook audit verify`, and the status is
+#: AR4SI's, for programs; it calls all that is simulated contraindicated.
+_UNSEEN = frozenset({"previous", "hash", "channel", "session", "status"})
 
 
 def identity(result: AttestationResult) -> dict[str, Any] | None:
-    """Return what runs, and which entry of which policy admits it; None where nothing was measured."""
+    """Return what runs, and what admits it, if anything does; None where nothing was measured."""
     if not result.mrenclave:
         return None
     return {
@@ -34,7 +35,7 @@ def identity(result: AttestationResult) -> dict[str, Any] | None:
         "mrsigner": result.mrsigner,
         "isv_prod_id": result.isv_prod_id,
         "isv_svn": result.isv_svn,
-        "entry": result.identity,
+        "entry": result.identity if result.accepted else "",
         "policy": result.policy_id,
         "policy_digest": result.policy_digest,
         "root": result.root,
