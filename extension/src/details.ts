@@ -77,7 +77,7 @@ export class Details implements IDisposable {
     return this.#before;
   }
 
-  /** Entries of the audit log, the oldest first. */
+  /** Entries of the audit log, the oldest first; like {@link before} while there are no facts. */
   get audit(): readonly IAuditEntry[] {
     return this.#audit;
   }
@@ -109,9 +109,13 @@ export class Details implements IDisposable {
   }
 
   #forget(): void {
-    this.#before = this.trust.kernel === this.#kernel ? (this.#facts ?? this.#before) : null;
+    if (this.trust.kernel === this.#kernel) {
+      this.#before = this.#facts ?? this.#before;
+    } else {
+      this.#before = null;
+      this.#audit = [];
+    }
     this.#facts = null;
-    this.#audit = [];
     this.#last = 0;
     this.#error = '';
     this.#kernel = this.trust.kernel;
@@ -142,7 +146,7 @@ export class Details implements IDisposable {
       }
       this.#facts = facts;
       this.#last = facts.last;
-      this.#audit = [...this.#audit, ...facts.audit].slice(-ENTRIES);
+      this.#audit = [...(since > 0 ? this.#audit : []), ...facts.audit].slice(-ENTRIES);
       this.#error = '';
     } catch (error) {
       if (kernel === this.#kernel) {
