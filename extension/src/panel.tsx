@@ -121,14 +121,15 @@ export class TrustPanel extends ReactWidget {
   private _sections(details: Details, facts: IFacts): JSX.Element {
     const trans = this._trans;
     const { identity, platform, channel, cluster } = facts;
-    const simulated = facts.trust.state === 'simulated';
+    const simulated = identity?.root === 'simulated';
+    const refused = facts.trust.state === 'refused';
     // Of a kernel of another kind the key broker knows nothing.
     const ours = facts.trust.state !== 'not attested' || channel !== null;
     return (
       <>
         {identity && (
           <Section name="identity" title={trans.__('Identity')}>
-            {facts.trust.state === 'refused' && (
+            {refused && (
               <Source>{trans.__('As the evidence says that was refused: nothing of it is proven.')}</Source>
             )}
             <Facts>
@@ -141,7 +142,7 @@ export class TrustPanel extends ReactWidget {
               <Fact name={trans.__('Digest of the policy')} value={identity.policy_digest} trans={trans} code copy />
               <Fact name={trans.__('Root of trust')} value={identity.root} />
               <Fact name={trans.__('Fingerprint of the root')} value={identity.root_fingerprint} trans={trans} code copy />
-              <Fact name={trans.__('Verified')} value={localTime(facts.trust.verified_at)} />
+              <Fact name={refused ? trans.__('Judged') : trans.__('Verified')} value={localTime(facts.trust.verified_at)} />
               <Fact name={trans.__('Counts until')} value={localTime(facts.trust.fresh_until)} />
             </Facts>
           </Section>
