@@ -24,8 +24,10 @@ from jupyter_server_process import JupyterServer, jupyter_server
 from websocket import create_connection
 
 from sealbook.attestation import Policy, Verifier
+from sealbook.attestation.chain_of_trust import Link, LinkCheck
 from sealbook.attestation.evidence_file import EvidenceFile
 from sealbook.broker import open_keyring
+from sealbook.jupyter.server import panel
 
 pytestmark = pytest.mark.xdist_group("server-extension")
 
@@ -294,6 +296,14 @@ def test_what_a_kernel_reports_cannot_pass_for_what_the_server_says(server, kern
     for size in (-5, 2**53, 10**300):
         assert run(server, kernel, f"report('opened', {{'path': 'x', 'size': {size}}})") == "error"
     server.request("DELETE", f"api/kernels/{kernel}")
+
+
+def test_names_in_refused_evidence_cannot_forge_what_a_page_shows():
+    refused = LinkCheck("signature", "Signed.", False, "Not by \x1b[2J\u202eIntel.")
+    (shown,) = panel.chain([Link("Quote", "A quote.", (("Subject", "Intel\u202e\nRoot"),), (refused,))])
+    text = json.dumps(shown, ensure_ascii=False)
+    assert text.isprintable()
+    assert "u202e" in text, "as visible text"
 
 
 def test_a_start_that_is_refused_is_told_to_the_notebooks_page(server, kernel_name, policy_file):
