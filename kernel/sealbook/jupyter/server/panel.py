@@ -27,7 +27,7 @@ _UNSEEN = frozenset({"previous", "hash", "channel", "session", "status"})
 
 
 def identity(result: AttestationResult) -> dict[str, Any] | None:
-    """Return what runs, and what admits it, if anything does; None where nothing was measured."""
+    """Return what runs, and what admits it (empty where it was refused); None where nothing was measured."""
     if not result.mrenclave:
         return None
     return {
@@ -35,7 +35,7 @@ def identity(result: AttestationResult) -> dict[str, Any] | None:
         "mrsigner": result.mrsigner,
         "isv_prod_id": result.isv_prod_id,
         "isv_svn": result.isv_svn,
-        "entry": result.identity if result.accepted else "",
+        "entry": result.identity,
         "policy": result.policy_id,
         "policy_digest": result.policy_digest,
         "root": result.root,
