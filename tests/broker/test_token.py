@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sealbook.broker.keyring import Keyring, open_keyring
-from sealbook.broker.pkcs11 import KEY_LABEL, TokenSettings, TokenStore, token_settings
+from sealbook.broker.pkcs11 import KEY_LABEL, TokenSettings, TokenStore, _bind_to_its_own, token_settings
 from sealbook.broker.stores import UnlockError
 from sealbook.errors import InputError
 from sealbook.sealing import KeyUnavailableError
@@ -41,6 +41,9 @@ def token(tmp_path_factory) -> TokenSettings:
             capture_output=True,
         )
     assert _MODULE is not None
+    # As the store does it first: else the tests that use python-pkcs11 by themselves end a worker that has
+    # loaded TensorFlow before.
+    _bind_to_its_own(_MODULE)
     yield TokenSettings(_MODULE, "first")
     del os.environ["SOFTHSM2_CONF"]
 
