@@ -73,7 +73,7 @@ def test_a_batch_run_gets_no_widget_and_somebody_at_the_notebook_gets_a_button(n
 
 
 def test_attesting_again_updates_what_every_cell_shows(notebook: Notebook) -> None:
-    shown = notebook.run("sealbook.AttestationPanel()")
+    shown = notebook.run("import sealbook\nsealbook.AttestationPanel()")
     (first,) = (each for each in shown if each["type"] == "display_data")
     name = first["transient"]["display_id"]
     updates = [
