@@ -1,4 +1,4 @@
-import { append, darkTheme, element, listen, setAttribute, setOnlyChild, setText, watchTheme } from './natives';
+import { append, darkTheme, element, listen, setAttribute, setOnlyChild, setText } from './natives';
 import { drawShape } from './shapes';
 import { PALETTE, guardedShadow } from './shadow';
 import { CLASSES, isStale, type Trust } from './trust';
@@ -49,7 +49,7 @@ export class TrustChip {
    */
   constructor(host: HTMLElement, words: Words, announced: boolean, clicked: () => void) {
     this.#words = words;
-    const { root, unguard } = guardedShadow(host, STYLE);
+    const { root, end } = guardedShadow(host, STYLE, () => this.#draw());
     setAttribute(this.#button, 'type', 'button');
     append(this.#button, this.#shape);
     append(this.#button, this.#word);
@@ -62,11 +62,7 @@ export class TrustChip {
     }
     append(root, this.#frame);
     listen(this.#button, 'click', () => clicked());
-    const unwatch = watchTheme(() => this.#draw());
-    this.#end = () => {
-      unguard();
-      unwatch();
-    };
+    this.#end = end;
     Object.freeze(this);
   }
 

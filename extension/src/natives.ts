@@ -400,7 +400,7 @@ export function elementsOver(node: Element): (Element | null)[] {
 
 /** Whether an element or something around it matches a selector. */
 export function isWithin(node: Element, selector: string): boolean {
-  return call(native.closest as never, node, [selector]) !== null;
+  return nearest(node, selector) !== null;
 }
 
 /** The nearest element around a node, itself too, that matches a selector. */

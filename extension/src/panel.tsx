@@ -74,7 +74,8 @@ export class TrustPanel extends ReactWidget {
     const trans = this._trans;
     const kernel = details.trust.kernel;
     const { state, evidence } = details.trust.trust;
-    const { facts, before } = details;
+    const facts = details.facts;
+    const placed = facts ?? details.before;
     return (
       <>
         <StateLine model={details.trust} words={this._words} />
@@ -108,10 +109,10 @@ export class TrustPanel extends ReactWidget {
         {!facts && state === 'none' && (
           <p className="sealbook-Empty">{trans.__('No kernel runs here: there is nothing else to show.')}</p>
         )}
-        {(facts ?? before) && (
+        {placed && (
           // While the answer of before does not count, it keeps its room, out of sight: what was opened stays open.
           <div className={facts ? '' : 'sealbook-mod-asking'} aria-hidden={!facts}>
-            {this._sections(details, (facts ?? before)!)}
+            {this._sections(details, placed)}
           </div>
         )}
       </>

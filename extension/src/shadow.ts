@@ -1,4 +1,4 @@
-import { attributeNames, closedShadow, element, append, removeAttribute, removeChildren, setText, startsWith, watchChanges } from './natives';
+import { attributeNames, closedShadow, element, append, removeAttribute, removeChildren, setText, startsWith, watchChanges, watchTheme } from './natives';
 
 /** Text on background at 4.5:1 or more (WCAG 2.2 AA) in each of the two themes. */
 export const PALETTE = `
@@ -27,10 +27,10 @@ const HOST = `
 :host::before, :host::after { display: none !important; content: none !important; }
 `;
 
-/** A closed shadow tree, and what ends its guard. */
+/** A closed shadow tree, and what ends its guard and the watch on the theme. */
 export interface IGuardedShadow {
   readonly root: ShadowRoot;
-  readonly unguard: () => void;
+  readonly end: () => void;
 }
 
 /**
@@ -40,8 +40,9 @@ export interface IGuardedShadow {
  *
  * @param host - The element.
  * @param style - CSS of the tree.
+ * @param draw - Called after each change of the theme.
  */
-export function guardedShadow(host: HTMLElement, style: string): IGuardedShadow {
+export function guardedShadow(host: HTMLElement, style: string, draw: () => void): IGuardedShadow {
   const root = closedShadow(host);
   const sheet = element('style');
   setText(sheet, HOST + style);
@@ -56,5 +57,13 @@ export function guardedShadow(host: HTMLElement, style: string): IGuardedShadow 
     // Not drawn, as the tree has no slot for it; but read by whoever reads the page's text.
     removeChildren(host);
   };
-  return { root, unguard: watchChanges(host, { attributes: true, childList: true }, keep) };
+  const unguard = watchChanges(host, { attributes: true, childList: true }, keep);
+  const unwatch = watchTheme(draw);
+  return {
+    root,
+    end: () => {
+      unguard();
+      unwatch();
+    }
+  };
 }

@@ -1,7 +1,7 @@
 import React from 'react';
 
 import type { TrustModel } from './model';
-import { append, darkTheme, element, removeChildren, setAttribute, setText, watchTheme } from './natives';
+import { append, darkTheme, element, removeChildren, setAttribute, setText } from './natives';
 import { drawShape } from './shapes';
 import { PALETTE, guardedShadow } from './shadow';
 import { CLASSES, isStale } from './trust';
@@ -30,13 +30,9 @@ class StateBox {
 
   constructor(host: HTMLElement, words: Words) {
     this.#words = words;
-    const { root, unguard } = guardedShadow(host, STYLE);
+    const { root, end } = guardedShadow(host, STYLE, () => this.#draw());
     append(root, this.#frame);
-    const unwatch = watchTheme(() => this.#draw());
-    this.#end = () => {
-      unguard();
-      unwatch();
-    };
+    this.#end = end;
     Object.freeze(this);
   }
 

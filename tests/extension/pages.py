@@ -11,8 +11,8 @@ from jupyter_server_process import JupyterServer
 from playwright.sync_api import Page
 from shown import Indicator
 
-AXE = Path(__file__).resolve().parents[2] / "extension/node_modules/axe-core/axe.min.js"
 BUILT = Path(__file__).resolve().parents[2] / "extension/build/labextension"
+AXE = BUILT.parents[1] / "node_modules/axe-core/axe.min.js"
 #: The side panel.
 PANEL = "#sealbook-panel"
 #: A kernel whose policy admits other code.
